@@ -1,0 +1,1 @@
+"""Buildout recipes, one a file: `recipe = slapos:NAME`."""

@@ -1,0 +1,1 @@
+"""The command line: `main.py` finds a command, each command is a module of its own."""

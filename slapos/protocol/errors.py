@@ -1,0 +1,74 @@
+"""Everything that is raised on purpose.
+
+`code` is for programs and never changes; the message is for people and names cause and remedy.
+How an error is shown is decided at the edge: `master/http.py` turns it into an HTTP status,
+`slapos/command/main.py` into an exit status.
+"""
+
+from typing import ClassVar
+
+
+class SlapOSError(Exception):
+    """The root of our errors."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidRequest(SlapOSError):
+    """What was asked makes no sense."""
+
+    code = "invalid"
+
+
+class MalformedDocument(InvalidRequest):
+    """A document (XML, JSON) is broken, too large, too deep, or names what it must not."""
+
+    code = "malformed_document"
+
+
+class InvalidConfiguration(SlapOSError):
+    """A settings file or an option has a value that cannot be used."""
+
+    code = "invalid_configuration"
+
+
+class NotFound(SlapOSError):
+    """What was named is not there."""
+
+    code = "not_found"
+
+
+class Conflict(SlapOSError):
+    """What was asked does not fit the present state."""
+
+    code = "conflict"
+
+
+class Forbidden(SlapOSError):
+    """The one who asks may not."""
+
+    code = "forbidden"
+
+
+class NotReady(SlapOSError):
+    """It was accepted and is on its way; ask again."""
+
+    code = "not_ready"
+
+
+class NoCapacity(SlapOSError):
+    """No partition can take the instance; the message says why."""
+
+    code = "no_capacity"
+
+
+class MasterUnreachable(SlapOSError):
+    """The master gave no answer: refused, timed out, or the name does not resolve."""
+
+    code = "master_unreachable"
+
+
+class MasterFailed(SlapOSError):
+    """The master answered, but with a failure or with something that is not an answer."""
+
+    code = "master_failed"

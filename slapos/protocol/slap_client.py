@@ -1,0 +1,226 @@
+"""The SLAP calls, as methods: what nodes, recipes and commands ask of a master (slap-master.md §1).
+
+Works against our master, slapproxy and ERP5's master.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from slapos.protocol.errors import MalformedDocument, MasterFailed, NotFound
+from slapos.protocol.http_client import HttpClient
+from slapos.protocol.marshal import dumps, loads
+from slapos.protocol.messages import NodeInformation, PartitionInformation, RequestedInstance
+from slapos.protocol.states import InstallationState, InstanceState
+
+Read = TypeVar("Read")
+
+
+class SlapClient:
+    """One master's `slap_tool`."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self.http = http
+
+    # What a node asks.
+
+    def node_information(self, node: str) -> NodeInformation:
+        """Return everything that `node` has to build and run."""
+        try:
+            value = self._get("getFullComputerInformation", computer_id=node)
+        except NotFound:
+            value = self._get("getComputerInformation", computer_id=node)
+        return _understood(NodeInformation.from_marshalled, value)
+
+    def partition_information(self, node: str, partition: str) -> PartitionInformation:
+        """Return one partition."""
+        value = self._get(
+            "registerComputerPartition",
+            computer_reference=node,
+            computer_partition_reference=partition,
+        )
+        return _understood(PartitionInformation.from_marshalled, value)
+
+    def post_node_configuration(self, configuration: Mapping[str, Any]) -> None:
+        """Tell what a node has: `reference`, addresses and `partition_list`."""
+        self._post("loadComputerConfigurationFromXML", xml=dumps(dict(configuration)).decode())
+
+    def report_building(self, node: str, url: str) -> None:
+        """Say that a release is being built; a master that does not know it does not mind."""
+        self._post_ignoring_absence("buildingSoftwareRelease", url=url, computer_id=node)
+
+    def report_available(self, node: str, url: str) -> None:
+        """Say that a release is built."""
+        self._post("availableSoftwareRelease", url=url, computer_id=node)
+
+    def report_removed(self, node: str, url: str) -> None:
+        """Say that a release is gone."""
+        self._post_ignoring_absence("destroyedSoftwareRelease", url=url, computer_id=node)
+
+    def report_build_error(self, node: str, url: str, message: str) -> None:
+        """Say that a build failed."""
+        self._post("softwareReleaseError", url=url, computer_id=node, error_log=message)
+
+    def report_state(self, node: str, partition: str, state: InstanceState) -> None:
+        """Say that a partition is started, stopped or destroyed."""
+        self._post_partition(f"{state}ComputerPartition", node, partition)
+
+    def report_instance_error(
+        self, node: str, partition: str, message: str, shared_reference: str | None = None
+    ) -> None:
+        """Say that an instance, or one shared instance on it, failed."""
+        self._post_partition(
+            "softwareInstanceError",
+            node,
+            partition,
+            error_log=message,
+            **_optional(slave_reference=shared_reference),
+        )
+
+    def report_related_instances(self, node: str, partition: str, titles: list[str]) -> None:
+        """Say which instances a partition's last pass requested; older masters do not know it."""
+        self._post_ignoring_absence(
+            "updateComputerPartitionRelatedInstanceList",
+            computer_id=node,
+            computer_partition_id=partition,
+            instance_reference_xml=dumps(titles).decode(),
+        )
+
+    def report_usage(self, node: str, usage_xml: str) -> None:
+        """Send a consumption document."""
+        self._post("useComputer", computer_id=node, use_string=usage_xml)
+
+    def bang_node(self, node: str, message: str) -> None:
+        """Have every instance of a node processed again."""
+        self._post("computerBang", computer_id=node, message=message)
+
+    def bang_instance(self, node: str, partition: str, message: str) -> None:
+        """Have an instance and its tree processed again."""
+        self._post_partition("softwareInstanceBang", node, partition, message=message)
+
+    def partition_certificate(self, node: str, partition: str) -> tuple[str, str]:
+        """Return a partition's key and certificate, both empty where the master has none."""
+        value = self._get(
+            "getComputerPartitionCertificate", computer_id=node, computer_partition_id=partition
+        )
+        if not isinstance(value, dict):
+            raise MasterFailed("the master sent a certificate that is no key and certificate")
+        return str(value.get("key") or ""), str(value.get("certificate") or "")
+
+    # What a customer or an instance asks.
+
+    def supply(
+        self, url: str, node: str, state: InstallationState = InstallationState.AVAILABLE
+    ) -> None:
+        """Have a release built on a node, or removed from it."""
+        self._post("supplySupply", url=url, computer_id=node, state=str(state))
+
+    def request(
+        self,
+        *,
+        software_url: str,
+        title: str,
+        software_type: str = "default",
+        parameters: Mapping[str, Any] | None = None,
+        filters: Mapping[str, Any] | None = None,
+        state: InstanceState = InstanceState.STARTED,
+        shared: bool = False,
+        requester: tuple[str, str] | None = None,
+    ) -> RequestedInstance:
+        """Ask for an instance, or for a change of it; `requester` is (node, partition) of a parent.
+
+        Raises NotReady while it has no partition yet, and also once it is destroyed.
+        """
+        form = {
+            "software_release": software_url,
+            "software_type": software_type,
+            "partition_reference": title,
+            "shared_xml": dumps(shared).decode(),
+            "partition_parameter_xml": dumps(dict(parameters or {})).decode(),
+            "filter_xml": dumps(dict(filters or {})).decode(),
+            "state": dumps(str(state)).decode(),
+        }
+        headers = None
+        if requester is not None:
+            form["computer_id"], form["computer_partition_id"] = requester
+            headers = _partition_header(*requester)
+        response = self.http.request("POST", "requestComputerPartition", form=form, headers=headers)
+        return _understood(RequestedInstance.from_marshalled, self._value(response.content))
+
+    def publish(
+        self,
+        node: str,
+        partition: str,
+        connection: Mapping[str, Any],
+        shared_reference: str | None = None,
+    ) -> None:
+        """Publish an instance's connection values, or those of one shared instance on it."""
+        self._post_partition(
+            "setComputerPartitionConnectionXml",
+            node,
+            partition,
+            connection_xml=dumps(dict(connection)).decode(),
+            **_optional(slave_reference=shared_reference),
+        )
+
+    def rename(
+        self, node: str, partition: str, title: str, shared_reference: str | None = None
+    ) -> None:
+        """Give an instance another title."""
+        self._post_partition(
+            "softwareInstanceRename",
+            node,
+            partition,
+            new_name=title,
+            **_optional(slave_reference=shared_reference),
+        )
+
+    def product_releases(self, product: str) -> list[str]:
+        """Return the release URLs of a software product, the best first."""
+        value = self._get(
+            "getSoftwareReleaseListFromSoftwareProduct", software_product_reference=product
+        )
+        return [str(url) for url in value] if isinstance(value, list) else []
+
+    def hateoas_url(self) -> str:
+        """Return where the master's hateoas answers begin; raises NotFound where it has none."""
+        return self.http.request("GET", "getHateoasUrl").text.strip()
+
+    # How.
+
+    def _get(self, call: str, **query: str) -> Any:
+        return self._value(self.http.request("GET", call, query=query).content)
+
+    def _post(self, call: str, **form: str) -> None:
+        self.http.request("POST", call, form=form)
+
+    def _post_partition(self, call: str, node: str, partition: str, **form: str) -> None:
+        fields = {"computer_id": node, "computer_partition_id": partition, **form}
+        headers = _partition_header(node, partition)
+        self.http.request("POST", call, form=fields, headers=headers)
+
+    def _post_ignoring_absence(self, call: str, **form: str) -> None:
+        try:
+            self._post(call, **form)
+        except NotFound:
+            return
+
+    def _value(self, content: bytes) -> Any:
+        return _understood(loads, content)
+
+
+def _understood(read: Callable[[Any], Read], value: Any) -> Read:
+    """Read what the master sent; what cannot be read is the master's failure, not the caller's."""
+    try:
+        return read(value)
+    except MalformedDocument as error:
+        raise MasterFailed(f"the master's answer makes no sense: {error}") from error
+
+
+def _partition_header(node: str, partition: str) -> dict[str, str]:
+    return {
+        "Authorization": f"X-SlapPartition computer_id={node}, computer_partition_id={partition}"
+    }
+
+
+def _optional(**fields: str | None) -> dict[str, str]:
+    return {name: value for name, value in fields.items() if value is not None}

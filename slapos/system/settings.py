@@ -1,0 +1,55 @@
+"""Settings files: INI, as `slapos.cfg` has always been, and the environment."""
+
+import configparser
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from slapos.protocol.errors import InvalidConfiguration
+
+DEFAULT_NODE_CONFIGURATION = "/etc/opt/slapos/slapos.cfg"
+DEFAULT_CLIENT_CONFIGURATION = "~/.slapos/slapos-client.cfg"
+
+#: What a build may see of the caller's environment: where programs are, how to reach the network,
+#: and how the package installers were set up. Everything else stays out (slap-node.md §2.6).
+PASSED_ON = ("PATH", "LANG", "TZ", "SOURCE_DATE_EPOCH")
+PASSED_ON_LOWER_CASE = ("http_proxy", "https_proxy", "no_proxy", "ftp_proxy", "all_proxy")
+PASSED_ON_PREFIXES = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+def read_configuration(path: Path) -> dict[str, dict[str, str]]:
+    """Read an INI file into sections of options, with no interpolation (a `%` is a `%`).
+
+    Raises InvalidConfiguration when it cannot be read or is no INI file.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with path.expanduser().open(encoding="utf-8") as stream:
+            parser.read_file(stream)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"the configuration file {path} cannot be read: {error.strerror}; "
+            "give another with --cfg"
+        ) from error
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path} is not a settings file: {error}") from error
+    return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def environment() -> Mapping[str, str]:
+    """Return the environment of this process, read here and handed down."""
+    return os.environ
+
+
+def clean_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of an environment that builds and instances may see."""
+    kept = {
+        name: value
+        for name, value in given.items()
+        if name in PASSED_ON
+        or name.lower() in PASSED_ON_LOWER_CASE
+        or name.startswith(PASSED_ON_PREFIXES)
+    }
+    kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    kept["PYTHONNOUSERSITE"] = "1"
+    return kept
