@@ -11,7 +11,36 @@ from slapos.protocol.errors import SlapOSError
 #: Name of a command (one or two words) → (module, summary). The module has
 #: `add_arguments(parser)` and `run(arguments) -> int`, and is imported only when it is asked for:
 #: so `slapos --help` is quick, and a node needs no Flask.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "standalone": (
+        "slapos.command.standalone",
+        "master, node and supervisor in one directory: start, stop, status",
+    ),
+    "request": ("slapos.command.request", "order a service, or change it"),
+    "supply": ("slapos.command.supply", "have a software release built on a node"),
+    "remove": ("slapos.command.remove", "have a software release removed from a node"),
+    "service list": ("slapos.command.service_list", "list the services"),
+    "service info": ("slapos.command.service_info", "show a service"),
+    "service logs": ("slapos.command.service_logs", "show what a service's processes print"),
+    "service destroy": ("slapos.command.service_destroy", "give a service up, with all it holds"),
+    "computer list": ("slapos.command.computer_list", "list the nodes"),
+    "computer info": ("slapos.command.computer_info", "show a node"),
+    "node": ("slapos.command.node_status", "the same as `node status`"),
+    "node format": ("slapos.command.node_format", "prepare this machine: users, partitions"),
+    "node software": ("slapos.command.node_software", "build the assigned software releases"),
+    "node instance": ("slapos.command.node_instance", "bring the instances to what is wanted"),
+    "node report": ("slapos.command.node_report", "report usage, remove destroyed instances"),
+    "node promise": ("slapos.command.node_promise", "check the promises of started instances"),
+    "node status": ("slapos.command.node_status", "show the processes of the instances"),
+    "node start": ("slapos.command.node_start", "start processes"),
+    "node stop": ("slapos.command.node_stop", "stop processes"),
+    "node restart": ("slapos.command.node_restart", "restart processes"),
+    "node tail": ("slapos.command.node_tail", "show what a process prints"),
+    "node supervisorctl": ("slapos.command.node_supervisorctl", "speak with supervisord"),
+    "node supervisord": ("slapos.command.node_supervisord", "start supervisord"),
+    "proxy start": ("slapos.command.proxy_start", "run the master with its local profile"),
+    "proxy show": ("slapos.command.proxy_show", "show what the local master knows"),
+}
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
