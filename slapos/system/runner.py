@@ -71,6 +71,10 @@ class Runner(Protocol):
 class SystemRunner:
     """Runs programs on this machine, each in a session of its own, to be ended as a whole."""
 
+    def __init__(self, patience: float = 5.0) -> None:
+        """`patience`: seconds between asking a program to end and ending it."""
+        self._patience = patience
+
     def run(
         self,
         argv: Sequence[str],
@@ -95,13 +99,13 @@ class SystemRunner:
         try:
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
-            _end_session(process)
+            _end_session(process, self._patience)
             reader.join(5)
             raise CommandTimedOut(
                 f"{argv[0]} did not end within {timeout:g} s and was ended", output=lines.text()
             ) from None
         except BaseException:
-            _end_session(process)
+            _end_session(process, self._patience)
             raise
         # A grandchild may hold the pipe open for ever: what matters is that the program has ended.
         reader.join(2)
@@ -162,13 +166,13 @@ def _start(
         raise CommandFailed(f"{argv[0]} could not be started in {cwd}: {error}") from error
 
 
-def _end_session(process: subprocess.Popen[bytes]) -> None:
+def _end_session(process: subprocess.Popen[bytes], patience: float) -> None:
     """End the program and what it started: politely first, then for good."""
-    for sign, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, sign)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-            if sign == signal.SIGTERM:
-                continue
-            return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    # Also when the program itself has ended: what it started may still be there.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
