@@ -1,10 +1,19 @@
-"""`slapos`: find the command, run it, turn errors into an exit status."""
+"""`slapos`: find the command, run it, turn errors into an exit status.
+
+Nothing is imported here that `slapos --help` does not need: a command's module is imported when
+the command is asked for, and brings what it needs itself.
+"""
 
 import argparse
+import difflib
 import importlib
+import json
+import logging
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 from slapos.protocol.errors import SlapOSError
 
@@ -46,51 +55,203 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_UNKNOWN_COMMAND = 5
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+#: Options that may also stand before the command, and that have a value.
+LEADING_WITH_VALUE = ("--cfg", "--log-file", "--logfile", "--log_file")
+
+
+class MissingPackage(SlapOSError):
+    """A command needs a package that is not installed."""
+
+    code = "missing_package"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or (words[0] in ("-h", "--help", "help") and len(words) == 1):
+    try:
+        status = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # The reader (`| head`) has gone: what is still buffered must not be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _main(words: list[str]) -> int:
+    leading, words = split_leading_options(words)
+    if "--version" in leading:
+        print(version())
+        return 0
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"] if words[1:] else []
+    if not words:
         print(overview())
         return 0
     name = find_command(words)
     if name is None:
-        print(f"slapos: there is no command {words[0]!r}\n\n{overview()}", file=sys.stderr)
-        return EXIT_UNKNOWN_COMMAND
-    module_name, summary = COMMANDS[name]
-    module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"slapos {name}", description=_description(module, summary)
-    )
-    module.add_arguments(parser)
-    arguments = parser.parse_args(words[len(name.split()) :])
+        return _no_command(words, help_wanted=bool({"-h", "--help"} & {*leading, *words}))
+    return _run(name, [*leading, *words[len(name.split()) :]])
+
+
+def _run(name: str, options: list[str]) -> int:
+    """Run a command with its options; what is raised on purpose is one line on stderr."""
+    arguments = argparse.Namespace()
     try:
-        return int(module.run(arguments))
+        module = _import(name)
+        arguments = parser_of(name, module).parse_args(options)
+        configure_logging(arguments)
+        return int(module.run(arguments) or 0)
     except SlapOSError as error:
-        print(f"slapos {name}: {error}", file=sys.stderr)
-        return EXIT_FAILURE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        logging.getLogger(__name__).debug("%s failed", name, exc_info=True)
+        return _failed(name, arguments, error.code, str(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if getattr(arguments, "verbose", 0):
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        return _failed(name, arguments, "system", f"{error.strerror or error}{where}")
+
+
+def _failed(name: str, arguments: argparse.Namespace, code: str, message: str) -> int:
+    """Say why a command failed; with --json also on stdout, for the program that reads it."""
+    print(f"slapos {name}: {message}", file=sys.stderr)
+    if getattr(arguments, "json", False):
+        print(json.dumps({"error": {"code": code, "message": message}}, indent=2))
+    return EXIT_FAILURE
+
+
+def split_leading_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options that stand before the command, with their values, and the rest."""
+    count = 0
+    while count < len(words) and words[count].startswith("-"):
+        count += 2 if words[count] in LEADING_WITH_VALUE else 1
+    return list(words[:count]), list(words[count:])
 
 
 def find_command(words: Sequence[str]) -> str | None:
-    """Return the longest command that the words begin with."""
+    """Return the longest command that the words begin with.
+
+    A word that could be a command of a group is never an argument of the group's own command:
+    `node statsu` is a slip, not `node` with an argument.
+    """
     for count in (2, 1):
         name = " ".join(words[:count])
-        if name in COMMANDS:
-            return name
+        if name in COMMANDS and count <= len(words):
+            following = words[count : count + 1]
+            slip = bool(following) and not following[0].startswith("-")
+            help_wanted = following in (["--help"], ["-h"])
+            return None if _members(name) and (slip or help_wanted) else name
     return None
 
 
-def overview() -> str:
-    """Return the list of commands."""
-    width = max((len(name) for name in COMMANDS), default=0)
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: slapos COMMAND [OPTION ...]", "", *lines, "", "slapos COMMAND --help tells more."]
+def _members(group: str) -> list[str]:
+    return [name for name in COMMANDS if name.startswith(f"{group} ")]
+
+
+def _no_command(words: list[str], *, help_wanted: bool) -> int:
+    """Show a group's commands, or say what may have been meant."""
+    members = _members(words[0])
+    if members and (help_wanted or len(words) == 1):
+        print(overview(words[0]), file=sys.stdout if help_wanted else sys.stderr)
+        return 0 if help_wanted else EXIT_UNKNOWN_COMMAND
+    asked = " ".join(words[: 2 if members else 1])
+    meant = suggestions(words)
+    hint = f"; did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+    print(f"slapos: there is no command {asked!r}{hint}", file=sys.stderr)
+    if not meant:
+        print(f"\n{overview(words[0] if members else '')}", file=sys.stderr)
+    return EXIT_UNKNOWN_COMMAND
+
+
+def suggestions(words: Sequence[str]) -> list[str]:
+    """Return the commands that look most like the words, the best first, three at most."""
+    found = difflib.get_close_matches(" ".join(words[:2]), COMMANDS, n=3, cutoff=0.7)
+    found += difflib.get_close_matches(words[0], COMMANDS, n=2, cutoff=0.7)
+    # `slapos info` for `slapos service info`
+    found += [name for name in COMMANDS if name.endswith(f" {words[0]}")]
+    return list(dict.fromkeys(found))[:3]
+
+
+def overview(group: str = "") -> str:
+    """Return the list of commands, or of those of one group."""
+    names = _members(group) or list(COMMANDS)
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {COMMANDS[name][1]}" for name in names]
+    usage = f"usage: slapos {group + ' ' if group else ''}COMMAND [OPTION ...]"
+    more = "slapos COMMAND --help tells more, with examples."
+    return "\n".join([usage, "", *lines, "", more])
+
+
+def version() -> str:
+    """Return the name and version of this distribution."""
+    from importlib import metadata  # noqa: PLC0415 - slow, and seldom needed
+
+    return f"slapos {metadata.version('slapos')}"
+
+
+class _Version(argparse.Action):
+    """Prints the version, found out only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(version())
+        parser.exit()
+
+
+def parser_of(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    """Return the parser of a command: its own arguments and those that every command has.
+
+    The module's docstring is the help: its first paragraph above the options, the rest below.
+    """
+    summary, _, details = (module.__doc__ or COMMANDS[name][1]).strip().partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog=f"slapos {name}",
+        description=summary,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    common = parser.add_argument_group("options of every command")
+    common.add_argument("-v", "--verbose", action="count", default=0, help="say more on stderr")
+    common.add_argument("-q", "--quiet", action="store_true", help="say only what is wrong")
+    common.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    common.add_argument(
+        *("--log-file", "--logfile", "--log_file"), metavar="FILE", help="write all that is said to"
+    )
+    for ignored in ("--debug", "--log-color", "--log-time"):  # of slapos.core; scripts give them
+        common.add_argument(ignored, action="store_true", help=argparse.SUPPRESS)
+    module.add_arguments(parser)
+    return parser
 
 
-def _description(module: ModuleType, summary: str) -> str:
-    return (module.__doc__ or summary).strip()
+def configure_logging(arguments: argparse.Namespace) -> None:
+    """Send log messages to stderr, as many as asked for, and all of them to the log file."""
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    levels = (logging.INFO, logging.DEBUG)
+    console.setLevel(logging.WARNING if arguments.quiet else levels[min(arguments.verbose, 1)])
+    handlers: list[logging.Handler] = [console]
+    if arguments.log_file:
+        file = logging.FileHandler(os.path.expanduser(arguments.log_file), delay=True)
+        file.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)-8s %(message)s"))
+        handlers.append(file)
+    logging.basicConfig(level=logging.DEBUG, handlers=handlers, force=True)
+    logging.getLogger("urllib3").setLevel(logging.INFO)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(COMMANDS[name][0])
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] == "slapos":
+            raise
+        extra = "master" if name.startswith("proxy") else "node"
+        raise MissingPackage(
+            f"it needs the Python package {missing}, which is not installed: "
+            f"pip install 'slapos[{extra}]'"
+        ) from error

@@ -1,0 +1,76 @@
+"""Finding a command, its help, and the exit statuses."""
+
+import importlib.util
+
+import pytest
+
+from slapos.command.main import COMMANDS, find_command, main, split_leading_options, suggestions
+
+PRESENT = [name for name, (module, _) in COMMANDS.items() if importlib.util.find_spec(module)]
+PRESENT = [name for name in PRESENT if name != "node"]  # shows its group
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("request a b", "request"),
+        ("service list", "service list"),
+        ("service list --json", "service list"),
+        ("node", "node"),
+        ("node --cfg x", "node"),
+        ("node software", "node software"),
+        ("node statsu", None),
+        ("node --help", None),
+        ("service", None),
+        ("nonsense", None),
+    ],
+)
+def test_the_longest_known_command_is_taken(line: str, name: str | None) -> None:
+    assert find_command(line.split()) == name
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("reqest a b", "request"),
+        ("service lst", "service list"),
+        ("node statsu", "node status"),
+        ("info", "service info"),
+        ("standalon", "standalone"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(line: str, meant: str) -> None:
+    assert meant in suggestions(line.split())
+
+
+def test_an_unknown_command_ends_with_5(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reqest", "a", "b"]) == 5
+    assert "there is no command 'reqest'; did you mean 'request'?" in capsys.readouterr().err
+
+
+def test_no_command_at_all_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "usage: slapos COMMAND" in capsys.readouterr().out
+
+
+def test_a_group_shows_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "service"]) == 0
+    shown = capsys.readouterr().out
+    assert "service destroy" in shown
+    assert "node format" not in shown
+
+
+def test_options_may_stand_before_the_command() -> None:
+    line = "-v --log-file node.log node software --only x"
+    assert split_leading_options(line.split()) == (
+        ["-v", "--log-file", "node.log"],
+        ["node", "software", "--only", "x"],
+    )
+
+
+@pytest.mark.parametrize("name", PRESENT)
+def test_every_command_helps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["help", *name.split()])
+    assert ended.value.code == 0
+    assert f"usage: slapos {name}" in capsys.readouterr().out
