@@ -1,0 +1,30 @@
+"""`python -m bench [NAME …]`: run all benchmarks, or those named."""
+
+import importlib
+import sys
+
+#: Name → what it measures. A benchmark is a module `bench/NAME.py` with `main()`.
+BENCHMARKS = {
+    "startup": "`slapos --help` against a bare interpreter",
+    "promises": "promises through the launcher against bare fork and exec",
+    "slapproxy_peer": "our local master beside the real slapproxy",
+    "helloworld": "request to healthy, the release already built",
+    "demo": "`make demo` from zero to healthy, by phase",
+}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"there is no benchmark {', '.join(unknown)}; there are:", file=sys.stderr)
+        for name, what in BENCHMARKS.items():
+            print(f"  {name:<16}{what}", file=sys.stderr)
+        return 2
+    for name in names or BENCHMARKS:
+        print(f"== {name}: {BENCHMARKS[name]}", flush=True)
+        importlib.import_module(f"bench.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
