@@ -1,12 +1,19 @@
 # Each target sets up what it needs (tools/environment.sh) and works again without the network.
 VENV := .venv
 BIN := $(VENV)/bin
+TARGETS := environment test lint lock bench demo
+.PHONY: $(TARGETS)
 
-.PHONY: environment test lint lock bench demo
+ELSEWHERE := $(shell tools/elsewhere.sh)
+ifneq ($(ELSEWHERE),)
+$(TARGETS):
+	@$(MAKE) --no-print-directory -C $(ELSEWHERE) $@
+else
+
 environment:
 	@tools/environment.sh
 
-test: environment lint
+test: lint
 	$(BIN)/pytest
 
 lint: environment
@@ -14,9 +21,11 @@ lint: environment
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: environment
+	$(BIN)/python -m bench
+
 lock: environment
 	$(BIN)/uv pip compile -q --system-certs setup.py --all-extras --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate -o requirements/development.txt
 
-bench: environment
-	$(BIN)/python -m bench
+endif
