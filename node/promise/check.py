@@ -1,0 +1,196 @@
+"""How the node has a partition's promises checked: one launcher a partition, as its user."""
+
+import json
+import math
+import os
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from slapos.node.promise.discover import find_promises
+from slapos.node.promise.result import KINDS, Mode, PromiseResult, from_document
+from slapos.protocol.errors import MalformedDocument
+from slapos.system.clock import Clock, SystemClock
+from slapos.system.runner import CommandFailed, Runner, User
+
+__all__ = [
+    "LAUNCHER_TITLE",
+    "Mode",
+    "ProcessPromiseChecker",
+    "PromiseChecker",
+    "PromiseContext",
+    "PromiseResult",
+]
+
+#: The title of the result that says that the promises could not be checked at all.
+LAUNCHER_TITLE = "promise-launcher"
+#: How many promises of a partition run at the same time.
+PARALLEL = 4
+#: Seconds that a launcher gets beyond its promises: to start, to bang, to end what hangs.
+LAUNCHER_TIME = 60.0
+#: Seconds that ending a promise may take once its time is up.
+ENDING_TIME = 3.0
+#: Characters of a launcher's output that a message about its failure repeats.
+REPEATED_OUTPUT = 2000
+
+
+@dataclass(frozen=True)
+class PromiseContext:
+    """Where, as whom and with what a partition's promises run; `timeout` is each one's seconds."""
+
+    partition_directory: Path
+    partition: str
+    node: str
+    master_url: str
+    python: str
+    user: User | None
+    timeout: float = 20.0
+    key_file: Path | None = None
+    certificate_file: Path | None = None
+    authority_file: Path | None = None
+
+
+class PromiseChecker(Protocol):
+    """What can check a partition's promises."""
+
+    def check(self, context: PromiseContext, *, mode: Mode, force: bool) -> list[PromiseResult]:
+        """Return the result of every promise; `force` runs also those whose turn has not come."""
+        ...
+
+
+class ProcessPromiseChecker:
+    """Checks promises in a launcher process, so that nothing a release ships runs in the node."""
+
+    def __init__(
+        self, runner: Runner, environment: Mapping[str, str], clock: Clock | None = None
+    ) -> None:
+        self._runner = runner
+        self._environment = environment
+        self._clock = clock or SystemClock()
+
+    def check(self, context: PromiseContext, *, mode: Mode, force: bool) -> list[PromiseResult]:
+        """Return the result of every promise, those kept from an earlier run included.
+
+        A launcher that cannot be started, crashes, hangs or prints what nobody understands is a
+        failed result titled `promise-launcher`; nothing is raised.
+        """
+        try:
+            count = len(find_promises(context.partition_directory).files)
+            if not count:
+                return []
+            _give_state_folder(context)
+        except OSError as error:
+            return [self._failure(mode, f"the promises of {context.partition}: {error}")]
+        reading = _Reading()
+        limit = math.ceil(count / PARALLEL) * (context.timeout + ENDING_TIME) + LAUNCHER_TIME
+        try:
+            result = self._runner.run(
+                _command(context, mode, force),
+                cwd=context.partition_directory,
+                environment=self._promise_environment(context),
+                timeout=limit,
+                user=context.user,
+                on_line=reading.take,
+                check=False,
+            )
+        except CommandFailed as error:
+            return [*reading.results, self._failure(mode, _told(context, str(error), reading))]
+        if not reading.ended:
+            cause = f"the launcher ended with status {result.status} before its end"
+            return [*reading.results, self._failure(mode, _told(context, cause, reading))]
+        return reading.results
+
+    def _promise_environment(self, context: PromiseContext) -> dict[str, str]:
+        values = {**self._environment, "HOME": str(context.partition_directory)}
+        uid = os.geteuid() if context.user is None else context.user.uid
+        try:
+            values["USER"] = values["LOGNAME"] = pwd.getpwuid(uid).pw_name
+        except KeyError:  # a user without an entry has no name to pass on
+            return values
+        return values
+
+    def _failure(self, mode: Mode, message: str) -> PromiseResult:
+        return PromiseResult(
+            title=LAUNCHER_TITLE,
+            failed=True,
+            message=message,
+            date=self._clock.now(),
+            execution_time=0.0,
+            kind=KINDS[mode],
+        )
+
+
+@dataclass
+class _Reading:
+    """What a launcher has printed so far: results, its end, and all else."""
+
+    results: list[PromiseResult] = field(default_factory=list)
+    ended: bool = False
+    other: str = ""
+
+    def take(self, line: str) -> None:
+        event = _event(line)
+        if event.get("event") == "end":
+            self.ended = True
+        elif event.get("event") == "result":
+            try:
+                self.results.append(from_document(event))
+            except MalformedDocument as error:
+                self.other += f"{error}\n"
+        else:
+            self.other = (self.other + line + "\n")[-REPEATED_OUTPUT:]
+
+
+def _event(line: str) -> dict[str, Any]:
+    if not line.startswith("{"):
+        return {}
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _command(context: PromiseContext, mode: Mode, force: bool) -> list[str]:
+    options = {
+        "--partition-directory": context.partition_directory,
+        "--partition": context.partition,
+        "--node": context.node,
+        "--master-url": context.master_url,
+        "--mode": mode,
+        "--timeout": context.timeout,
+        "--parallel": PARALLEL,
+        "--key-file": context.key_file,
+        "--certificate-file": context.certificate_file,
+        "--authority-file": context.authority_file,
+    }
+    words = [f"{name}={value}" for name, value in options.items() if value is not None]
+    # -P: the partition's own files must not stand in for modules.
+    command = [context.python, "-P", "-m", "slapos.node.promise.launcher", *words]
+    return [*command, "--force"] if force else command
+
+
+def _give_state_folder(context: PromiseContext) -> None:
+    """Let the partition's user write below `.slapgrid`, which root may have made."""
+    if context.user is None:
+        return
+    folder = context.partition_directory / ".slapgrid"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    # By descriptor and without following a link: the partition's user may put one there.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_uid != context.user.uid:
+            os.fchown(descriptor, context.user.uid, context.user.gid)
+    finally:
+        os.close(descriptor)
+
+
+def _told(context: PromiseContext, cause: str, reading: _Reading) -> str:
+    printed = reading.other.strip()
+    return (
+        f"the promises of {context.partition} could not all be checked: {cause}; "
+        f"it was started with {context.python}, which must have the package slapos"
+        + (f"; it printed: {printed}" if printed else "")
+    )

@@ -1,0 +1,79 @@
+"""Which promises a partition has: plugins in `etc/plugin`, executables in `etc/promise`."""
+
+import os
+import stat
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+PLUGIN_FOLDER = Path("etc/plugin")
+EXECUTABLE_FOLDER = Path("etc/promise")
+
+
+@dataclass(frozen=True)
+class PromiseFile:
+    """A promise on disk; `title` is what its results and logs are called."""
+
+    title: str
+    path: Path
+    is_plugin: bool
+
+    @property
+    def name(self) -> str:
+        """The file name."""
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Promises:
+    """The promises of a partition, and the files in their folders that cannot be run."""
+
+    files: tuple[PromiseFile, ...]
+    not_executable: tuple[Path, ...] = ()
+
+
+def find_promises(partition_directory: Path) -> Promises:
+    """Return the promises of a partition, plugins first, each folder in the order of its names.
+
+    A title is the file name without its extension; where that is taken already, the whole file
+    name, and where that is taken too, the file name with a number.
+    """
+    found: dict[str, PromiseFile] = {}
+    others = []
+    for path in _files(partition_directory / PLUGIN_FOLDER):
+        if path.suffix == ".py" and path.stem != "__init__":
+            title = _free_title(path, found)
+            found[title] = PromiseFile(title, path, is_plugin=True)
+    for path in _files(partition_directory / EXECUTABLE_FOLDER):
+        if os.access(path, os.X_OK):
+            title = _free_title(path, found)
+            found[title] = PromiseFile(title, path, is_plugin=False)
+        else:
+            others.append(path)
+    return Promises(tuple(found.values()), tuple(others))
+
+
+def _free_title(path: Path, taken: Container[str]) -> str:
+    if path.stem not in taken:
+        return path.stem
+    title, number = path.name, 1
+    while title in taken:
+        number += 1
+        title = f"{path.name}-{number}"
+    return title
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(names) if _is_file(folder / name)]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a dangling link, or a file that went away
+        return False

@@ -1,0 +1,68 @@
+"""What came of a promise, and the document it is kept and passed on as (slap-node.md §5.4)."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+from slapos.protocol.errors import MalformedDocument
+
+Kind = Literal["Test Result", "Anomaly Result"]
+Mode = Literal["test", "anomaly"]
+KINDS: dict[Mode, Kind] = {"test": "Test Result", "anomaly": "Anomaly Result"}
+
+DATE_FORMAT = "%Y-%m-%dT%H:%M:%S+0000"
+#: The longest message kept, in characters: its end.
+MESSAGE_LENGTH = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromiseResult:
+    """What a promise found: `date` is in UTC, `execution_time` in seconds."""
+
+    title: str
+    failed: bool
+    message: str
+    date: datetime
+    execution_time: float
+    kind: Kind
+
+
+def shortened(message: str) -> str:
+    """Return the end of a message, marked as such, when it is longer than may be kept."""
+    if len(message) <= MESSAGE_LENGTH:
+        return message
+    return "..." + message[-MESSAGE_LENGTH:]
+
+
+def to_document(result: PromiseResult, *, name: str, path: str) -> dict[str, Any]:
+    """Return the result of the promise file `path` (its file name is `name`) as JSON has it."""
+    return {
+        "title": result.title,
+        "name": name,
+        "path": path,
+        "execution-time": result.execution_time,
+        "result": {
+            "type": result.kind,
+            "failed": result.failed,
+            "date": result.date.astimezone(UTC).strftime(DATE_FORMAT),
+            "message": shortened(result.message),
+        },
+    }
+
+
+def from_document(document: Any) -> PromiseResult:
+    """Return the result in a document. Raises MalformedDocument."""
+    try:
+        inner = document["result"]
+        if inner["type"] not in KINDS.values():
+            raise MalformedDocument(f"{inner['type']!r} is no kind of promise result")
+        return PromiseResult(
+            title=str(document["title"]),
+            failed=bool(inner["failed"]),
+            message=str(inner["message"] or ""),
+            date=datetime.strptime(inner["date"], DATE_FORMAT).replace(tzinfo=UTC),
+            execution_time=float(document["execution-time"]),
+            kind=cast(Kind, inner["type"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedDocument(f"this is no promise result: {error!r}") from error
