@@ -14,22 +14,40 @@ from slapos.protocol.states import InstallationState, InstanceState
 
 Read = TypeVar("Read")
 
+NOT_MODIFIED = 304
+
 
 class SlapClient:
     """One master's `slap_tool`."""
 
     def __init__(self, http: HttpClient) -> None:
         self.http = http
+        #: By node: the entity tag and the meaning of the last full answer.
+        self._seen: dict[str, tuple[str, NodeInformation]] = {}
 
     # What a node asks.
 
     def node_information(self, node: str) -> NodeInformation:
-        """Return everything that `node` has to build and run."""
+        """Return everything that `node` has to build and run.
+
+        Where the master gives entity tags, an unchanged answer is neither sent nor read again.
+        """
+        tag, known = self._seen.get(node, ("", None))
+        headers = {"If-None-Match": tag} if tag else None
+        query = {"computer_id": node}
         try:
-            value = self._get("getFullComputerInformation", computer_id=node)
+            response = self.http.request(
+                "GET", "getFullComputerInformation", query=query, headers=headers
+            )
         except NotFound:
-            value = self._get("getComputerInformation", computer_id=node)
-        return _understood(NodeInformation.from_marshalled, value)
+            response = self.http.request("GET", "getComputerInformation", query=query)
+        if response.status_code == NOT_MODIFIED and known is not None:
+            return known
+        value = self._value(response.content)
+        information = _understood(NodeInformation.from_marshalled, value)
+        if "ETag" in response.headers:
+            self._seen[node] = (response.headers["ETag"], information)
+        return information
 
     def partition_information(self, node: str, partition: str) -> PartitionInformation:
         """Return one partition."""

@@ -29,16 +29,19 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     answers: ClassVar[list[tuple[int, str, bytes]]] = []
     asked: ClassVar[list[str]] = []
+    tags: ClassVar[list[str | None]] = []
     connections: ClassVar[set[tuple[str, int]]] = set()
 
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.asked.append(f"{self.command} {self.path}")
+        self.tags.append(self.headers.get("If-None-Match"))
         self.connections.add(self.client_address)
         status, kind, body = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", f'"{len(self.asked)}"')
         self.end_headers()
         self.wfile.write(body)
 
@@ -50,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Handler.answers, Handler.asked, Handler.connections = [], [], set()
+    Handler.answers, Handler.asked, Handler.tags, Handler.connections = [], [], [], set()
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = True
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
@@ -154,19 +157,25 @@ def test_garbage_from_the_master_is_the_masters_failure(
         SlapClient(client_of(server)).node_information("local")
 
 
+NODE = (
+    b'<marshal><object id="i2" module="slapos.slap.slap" class="Computer"><tuple/>'
+    b'<dictionary id="i3"><string>_computer_id</string><string>local</string></dictionary>'
+    b"</object></marshal>"
+)
+
+
 def test_an_older_master_is_asked_the_older_call(server: str, client_of: ClientOf) -> None:
-    Handler.answers = [
-        (404, "text/plain", b"unknown"),
-        (
-            200,
-            "text/xml",
-            b'<marshal><object id="i2" module="slapos.slap.slap" class="Computer"><tuple/>'
-            b'<dictionary id="i3"><string>_computer_id</string><string>local</string></dictionary>'
-            b"</object></marshal>",
-        ),
-    ]
+    Handler.answers = [(404, "text/plain", b"unknown"), (200, "text/xml", NODE)]
     assert SlapClient(client_of(server)).node_information("local").reference == "local"
     assert Handler.asked[-1].startswith("GET /getComputerInformation")
+
+
+def test_what_has_not_changed_is_not_sent_again(server: str, client_of: ClientOf) -> None:
+    Handler.answers = [(200, "text/xml", NODE), (304, "text/xml", b"")]
+    client = SlapClient(client_of(server))
+    first, second = client.node_information("local"), client.node_information("local")
+    assert second is first
+    assert Handler.tags == [None, '"1"']
 
 
 def test_a_master_must_prove_who_it_is(tmp_path: Path) -> None:
