@@ -11,7 +11,14 @@ setup(
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["slapos.*"]),
     package_data={"": ["py.typed", "*.html", "*.cfg", "*.in", "*.json", "*.mako", "*.ini"]},
-    install_requires=["requests>=2.32", "lxml>=5", "jsonschema>=4.20", "PyYAML>=6", "referencing"],
+    install_requires=[
+        "requests>=2.32",
+        "lxml>=5",
+        "jsonschema>=4.20",
+        "PyYAML>=6",
+        "referencing",
+        "uritemplate>=4",
+    ],
     extras_require={
         "node": [
             "zc.buildout>=6",
