@@ -108,21 +108,22 @@ def _run(name: str, options: list[str]) -> int:
         return int(module.run(arguments) or 0)
     except SlapOSError as error:
         logging.getLogger(__name__).debug("%s failed", name, exc_info=True)
-        return _failed(name, arguments, error.code, str(error))
+        details = getattr(error, "details", {})
+        return _failed(name, arguments, str(error), code=error.code, **details)
     except BrokenPipeError:
         raise
     except OSError as error:
         if getattr(arguments, "verbose", 0):
             raise
         where = f": {error.filename}" if error.filename else ""
-        return _failed(name, arguments, "system", f"{error.strerror or error}{where}")
+        return _failed(name, arguments, f"{error.strerror or error}{where}", code="system")
 
 
-def _failed(name: str, arguments: argparse.Namespace, code: str, message: str) -> int:
+def _failed(name: str, arguments: argparse.Namespace, message: str, **details: Any) -> int:
     """Say why a command failed; with --json also on stdout, for the program that reads it."""
     print(f"slapos {name}: {message}", file=sys.stderr)
     if getattr(arguments, "json", False):
-        print(json.dumps({"error": {"code": code, "message": message}}, indent=2))
+        print(json.dumps({"error": {"message": message, **details}}, indent=2))
     return EXIT_FAILURE
 
 

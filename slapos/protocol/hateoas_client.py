@@ -148,16 +148,13 @@ class HateoasClient:
 
     def _get(self, url: str) -> dict[str, Any]:
         response = self._http.request("GET", url, headers={"Accept": "application/json"})
+        where = url.partition("?")[0]
         try:
             body = response.json()
         except ValueError as error:
-            raise MasterFailed(
-                f"{url.split('?', maxsplit=1)[0]} does not answer in JSON"
-            ) from error
+            raise MasterFailed(f"{where} does not answer in JSON") from error
         if not isinstance(body, dict):
-            raise MasterFailed(
-                f"{url.split('?', maxsplit=1)[0]} answers with something else than an object"
-            )
+            raise MasterFailed(f"{where} answers with something else than an object")
         return body
 
 

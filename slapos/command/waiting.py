@@ -1,0 +1,82 @@
+"""What `request --wait` and `service destroy --wait` share: wait, show, and say how it ended."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from slapos.command.client_settings import ClientSettings
+from slapos.command.tree_view import view_for
+from slapos.command.tree_watch import TreeReader, Verdict, Waited, wait_for
+from slapos.protocol.tree_status import InstanceStatus, Phase
+from slapos.system.clock import SystemClock
+from slapos.system.settings import environment
+
+#: Seconds that --wait waits unless told otherwise: building a release may take long.
+DEFAULT_TIMEOUT = 3600.0
+EXIT_STATUS = {Verdict.HEALTHY: 0, Verdict.GONE: 0, Verdict.FAILED: 1, Verdict.TIMED_OUT: 2}
+#: Where a partition's instantiation is logged, below the partition.
+INSTANCE_LOG = Path(".slapgrid/log/instance.log")
+
+
+def add_wait_arguments(parser: argparse.ArgumentParser, until: str) -> None:
+    """Add --wait and --timeout."""
+    parser.add_argument("--wait", action="store_true", help=f"wait until {until}")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT,
+        metavar="SECONDS",
+        help="the longest to wait (default: %(default)g)",
+    )
+
+
+def wait(tree: TreeReader, arguments: argparse.Namespace, *, until_gone: bool = False) -> Waited:
+    """Wait, showing on stderr what changes."""
+    quiet = bool(arguments.quiet)
+    view = view_for(sys.stderr, environment(), quiet=quiet)
+    return wait_for(tree, view, SystemClock(), timeout=arguments.timeout, until_gone=until_gone)
+
+
+def explain(waited: Waited, title: str, settings: ClientSettings) -> str:
+    """Return what to tell when waiting did not end well: which instance, why, and where to look."""
+    how = {
+        Verdict.TIMED_OUT: f"{title!r} is not there after {waited.seconds:.0f} s",
+        Verdict.FAILED: f"{title!r} has failed (its node goes on trying)",
+    }
+    lines = [f"{how[waited.verdict]}:" if waited.tree else f"{how[waited.verdict]}: no answer"]
+    for instance in waited.tree.instances if waited.tree else ():
+        if instance.phase is not Phase.HEALTHY:
+            lines += _trouble(instance, title, settings)
+    return "\n".join(lines)
+
+
+def _trouble(instance: InstanceStatus, title: str, settings: ClientSettings) -> list[str]:
+    place = f" ({instance.partition} on {instance.node})" if instance.partition else ""
+    said = instance.message or instance.reason or "nothing is known of why"
+    lines = [f"  {instance.title}{place} is {instance.phase}: {said}"]
+    if instance.partition:
+        log = partition_directory(instance, settings)
+        if log is not None and (log / INSTANCE_LOG).exists():
+            lines.append(f"    log: {log / INSTANCE_LOG}")
+        lines.append(f"    more: slapos service logs {title} --instance {instance.title}")
+    return lines
+
+
+def partition_directory(instance: InstanceStatus, settings: ClientSettings) -> Path | None:
+    """Return where an instance is on this machine, None when it is elsewhere."""
+    if not instance.partition or settings.instance_root is None:
+        return None
+    if instance.node != settings.node:
+        return None
+    return settings.instance_root / instance.partition
+
+
+def outcome(waited: Waited) -> dict[str, Any]:
+    """Return how waiting ended, for programs."""
+    return {
+        "verdict": waited.verdict,
+        "seconds": waited.seconds,
+        "timings": waited.timings,
+        "tree": waited.tree.to_json() if waited.tree else None,
+    }
