@@ -16,16 +16,16 @@ class AlreadyRunning(SlapOSError):
 
 
 @contextmanager
-def process_lock(path: Path) -> Iterator[None]:
+def process_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`, with this process's id in it.
 
     The lock is on the open file (flock), so a file left over by a killed process hinders nobody.
-    Raises AlreadyRunning with the holder's id.
+    With `wait`, wait for the holder to end; else raise AlreadyRunning with the holder's id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             stream.seek(0)
             raise AlreadyRunning(
