@@ -8,11 +8,15 @@ import argparse
 import ipaddress
 import logging
 import signal
+import socket
 from pathlib import Path
 from typing import NoReturn
 
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
 from slapos.system.settings import DEFAULT_NODE_CONFIGURATION, environment, read_configuration
+
+#: Connections that wait to be taken up.
+BACKLOG = 1024
 
 
 class CannotListen(SlapOSError):
@@ -73,19 +77,23 @@ def run(arguments: argparse.Namespace) -> int:
     _quiet_libraries()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    app = create_app(settings)
+    with _listening(settings.host, settings.port) as listener:
+        app = create_app(settings)
+        server = create_server(app, sockets=[listener], threads=settings.threads, ident=None)
+        print(f"listening on {_url(settings.host, listener.getsockname()[1])}", flush=True)
+        server.run()
+    return 0
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server = create_server(
-            app, host=settings.host, port=settings.port, threads=settings.threads, ident=None
-        )
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise CannotListen(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}; "
-            "end the program that uses the port, or give another one with --port"
+            f"cannot listen on {host} port {port}: {error.strerror}; end the program that uses "
+            "the port, or give another one with --port"
         ) from error
-    print(f"listening on {_url(settings.host, server.effective_port)}", flush=True)
-    server.run()
-    return 0
 
 
 def _refuse_beyond_loopback(host: str) -> None:
