@@ -1,1 +1,0 @@
-"""Nodes: the machines, their partitions and addresses, and what they said last."""

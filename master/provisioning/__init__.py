@@ -1,1 +1,0 @@
-"""Provisioning: instance trees, instances and shared instances, and where they are placed."""

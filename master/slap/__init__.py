@@ -1,1 +1,0 @@
-"""The SLAP wire: adapters that read a request, call a room, and answer as clients expect."""

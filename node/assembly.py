@@ -1,0 +1,48 @@
+"""The one place where the node is put together."""
+
+import sys
+
+from slapos.node.doors import Doors
+from slapos.node.promise.check import ProcessPromiseChecker
+from slapos.node.settings import FormatSettings, NodeSettings
+from slapos.node.supervise.supervisor import Supervisor
+from slapos.protocol.http_client import HttpClient, HttpSettings
+from slapos.protocol.slap_client import SlapClient
+from slapos.system.clock import SystemClock
+from slapos.system.identifier import SystemIdentifiers
+from slapos.system.runner import SystemRunner
+from slapos.system.settings import clean_environment, environment
+
+
+def make_doors(settings: NodeSettings) -> Doors:
+    """Return the doors of a node on this machine; nothing is asked or started yet."""
+    runner, clock = SystemRunner(), SystemClock()
+    clean = clean_environment(environment())
+    return Doors(
+        settings=settings,
+        client=make_client(settings),
+        runner=runner,
+        clock=clock,
+        identifiers=SystemIdentifiers(),
+        supervisor=Supervisor(
+            settings.layout, runner, clock, python=sys.executable, environment=clean
+        ),
+        promises=ProcessPromiseChecker(runner, clean, clock),
+        environment=environment(),
+        python=sys.executable,
+    )
+
+
+def make_client(settings: NodeSettings | FormatSettings) -> SlapClient:
+    """Return what speaks with the master."""
+    return SlapClient(
+        HttpClient(
+            HttpSettings(
+                base_url=settings.master_url,
+                timeout=settings.request_timeout,
+                key_file=settings.key_file,
+                certificate_file=settings.cert_file,
+                authority_file=settings.master_ca_file,
+            )
+        )
+    )

@@ -1,0 +1,1 @@
+"""Building software releases: one folder each, made by buildout as the software user."""

@@ -1,0 +1,42 @@
+"""Running a release's `bin/buildout`, whatever it is a script of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from slapos.node.users import Account
+from slapos.protocol.errors import NotFound
+from slapos.system.settings import clean_environment
+
+
+def buildout_command(script: Path) -> list[str]:
+    """Return how a script is started: the words of its `#!` line, then itself.
+
+    The kernel would not take a `#!` line of more than 127 bytes. Raises NotFound.
+    """
+    try:
+        with script.open("rb") as stream:
+            first = stream.readline(4096).decode("utf-8", "replace")
+    except OSError as error:
+        raise NotFound(
+            f"{script} cannot be read ({error.strerror}): build the release again with "
+            "'slapos node software --force'"
+        ) from error
+    words = first.removeprefix("#!").split() if first.startswith("#!") else []
+    return [*words, str(script)]
+
+
+def python_of(script: Path) -> str | None:
+    """Return the Python that a buildout script is started with, None if it is another program."""
+    try:
+        words = buildout_command(script)
+    except NotFound:
+        return None
+    return words[0] if len(words) > 1 and "python" in Path(words[0]).name else None
+
+
+def buildout_environment(
+    given: Mapping[str, str], home: Path, account: Account, **more: str
+) -> dict[str, str]:
+    """Return what a buildout may see of the environment."""
+    names = {"HOME": str(home), "USER": account.name, "LOGNAME": account.name}
+    return clean_environment(given) | names | more

@@ -1,0 +1,1 @@
+"""Preparing a machine: users, directories and addresses of its partitions."""

@@ -1,0 +1,62 @@
+"""Where things are on a node: the paths that releases, recipes and operators rely on."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders of a node, from its two roots."""
+
+    software_root: Path
+    instance_root: Path
+
+    def release(self, url: str) -> Path:
+        """Return the folder of a software release."""
+        return self.software_root / release_digest(url)
+
+    def partition(self, reference: str) -> Path:
+        """Return the folder of a partition."""
+        return self.instance_root / reference
+
+    @property
+    def state(self) -> Path:
+        """Return where the node keeps what it remembers; only the node may write there."""
+        return self.instance_root / "var" / "slapgrid"
+
+    def release_record(self, url: str) -> Path:
+        """Return the file with what the node remembers of a release."""
+        return self.state / "software" / f"{release_digest(url)}.json"
+
+    def partition_record(self, reference: str) -> Path:
+        """Return the file with what the node remembers of a partition."""
+        return self.state / "instance" / f"{reference}.json"
+
+    def usage_folder(self, name: str) -> Path:
+        """Return where consumption documents of a partition, or of the node, wait."""
+        return self.instance_root / "var" / "xml_report" / name
+
+    @property
+    def supervisor_configuration(self) -> Path:
+        """Return supervisord's configuration file."""
+        return self.instance_root / "etc" / "supervisord.conf"
+
+    @property
+    def supervisor_groups(self) -> Path:
+        """Return the folder with one configuration file a partition."""
+        return self.instance_root / "etc" / "supervisord.conf.d"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Return the socket on which supervisord listens."""
+        return self.instance_root / "sv.sock"
+
+    def default_pidfile(self, kind: str) -> Path:
+        """Return the lock file of a command, `kind` is `sr`, `cp` or `ur`."""
+        return self.instance_root / "var" / "run" / f"slapgrid-{kind}.pid"
+
+
+def release_digest(url: str) -> str:
+    """Return the name of a release's folder: the MD5 of its URL, as it has always been."""
+    return hashlib.md5(url.encode(), usedforsecurity=False).hexdigest()

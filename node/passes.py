@@ -1,0 +1,168 @@
+"""Passes: ask the master once, then bring every release and every partition to what it wants."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from slapos.node.build.garbage import collect_garbage
+from slapos.node.build.release import BuildOptions, ReleaseBuilder
+from slapos.node.doors import Doors
+from slapos.node.instantiate.process import InstanceOptions, PartitionProcessor
+from slapos.node.layout import release_digest
+from slapos.node.outcome import ExitStatus, Outcome, Result, exit_status
+from slapos.node.supervise.configuration import write_main
+from slapos.protocol.errors import InvalidConfiguration, SlapOSError
+from slapos.protocol.messages import NodeInformation, PartitionInformation
+from slapos.protocol.states import InstanceState
+
+logger = logging.getLogger(__name__)
+
+#: How often partitions are processed in one pass while they ask things of each other.
+ROUNDS = 10
+
+
+def software_pass(
+    doors: Doors,
+    options: BuildOptions,
+    *,
+    only: Sequence[str] = (),
+    garbage_collect: bool = False,
+    information: NodeInformation | None = None,
+) -> ExitStatus:
+    """Bring the releases (`only`: URLs or their MD5) to what the master wants.
+
+    Raises SlapOSError when the master cannot be asked.
+    """
+    write_main(doors.settings.layout)
+    known = information or doors.client.node_information(doors.settings.computer_id)
+    unknown = set(only) - {r.url for r in known.releases}
+    unknown -= {release_digest(r.url) for r in known.releases}
+    if unknown:
+        raise InvalidConfiguration(
+            f"the master does not want {', '.join(sorted(unknown))} on {known.reference}: see "
+            "'slapos proxy show' for what it wants, and 'slapos supply' to change that"
+        )
+    builder = ReleaseBuilder(doors)
+    outcomes = [
+        builder.bring(release, options)
+        for release in known.releases
+        if not only or release.url in only or release_digest(release.url) in only
+    ]
+    if garbage_collect:
+        collect_garbage(doors.settings.layout, known)
+    _summarise("software releases", outcomes)
+    return exit_status(outcomes)
+
+
+def instance_pass(
+    doors: Doors,
+    options: InstanceOptions,
+    *,
+    only: Sequence[str] = (),
+    information: NodeInformation | None = None,
+) -> ExitStatus:
+    """Bring the partitions (`only` these) to what the master wants.
+
+    While an instance asks for others or publishes something, those are processed in the same pass,
+    so that a tree settles in one. With no answer from the master, what is on disk is started.
+    """
+    if not doors.settings.forbid_supervisord_automatic_launch:
+        doors.supervisor.ensure_running()
+    node = doors.settings.computer_id
+    try:
+        known = information or doors.client.node_information(node)
+    except SlapOSError as error:
+        return _run_without_master(doors, error)
+    unknown = set(only) - {partition.reference for partition in known.partitions}
+    if unknown:
+        raise InvalidConfiguration(f"{node} has no partition {', '.join(sorted(unknown))}")
+    chosen = [p for p in known.partitions if not only or p.reference in only]
+    _start_what_ended(doors, chosen)
+    outcomes: dict[str, Outcome] = {}
+    attempted: dict[str, str] = {}
+    processor = PartitionProcessor(doors, options)
+    for _ in range(ROUNDS):
+        due = [
+            partition
+            for partition in known.partitions
+            if (not only or partition.reference in only)
+            and attempted.get(partition.reference) != processor.order(partition)
+        ]
+        for partition in due:
+            attempted[partition.reference] = processor.order(partition)
+            outcomes[partition.reference] = processor.process(partition)
+        if not any(outcomes[partition.reference].changed for partition in due):
+            break
+        # Only what changed is processed again, and that by its order, whatever was forced at first.
+        processor = PartitionProcessor(doors, replace(options, force=False))
+        try:
+            known = doors.client.node_information(node)
+        except SlapOSError as error:
+            logger.warning("the master cannot be asked for what changed: %s", error)
+            break
+    _summarise("partitions", list(outcomes.values()))
+    return exit_status(list(outcomes.values()))
+
+
+def promise_pass(doors: Doors, *, only: Sequence[str] = ()) -> ExitStatus:
+    """Check the promises of started partitions, all of them; the master is not told."""
+    known = doors.client.node_information(doors.settings.computer_id)
+    outcomes = [
+        PartitionProcessor(doors, InstanceOptions()).check_only(partition)
+        for partition in known.partitions
+        if partition.state is InstanceState.STARTED and (not only or partition.reference in only)
+    ]
+    _summarise("partitions", outcomes)
+    return exit_status(outcomes)
+
+
+def repeat_passes(doors: Doors, *, interval: float, should_stop: Callable[[], bool]) -> None:
+    """Make software and instance passes until told to stop; one question to the master a pass.
+
+    `interval` is the seconds between the end of a pass and the next one.
+    """
+    build, process = BuildOptions(), InstanceOptions(check_always=False)
+    while not should_stop():
+        try:
+            _one_pass(doors, build, process)
+        except (SlapOSError, OSError) as error:
+            logger.error("this pass failed, the next one comes: %s", error)
+        if not should_stop():
+            doors.clock.sleep(interval)
+
+
+def _one_pass(doors: Doors, build: BuildOptions, process: InstanceOptions) -> None:
+    try:
+        known = doors.client.node_information(doors.settings.computer_id)
+    except SlapOSError as error:
+        doors.supervisor.ensure_running()
+        _run_without_master(doors, error)
+        return
+    software_pass(doors, build, information=known)
+    instance_pass(doors, process, information=known)
+
+
+def _run_without_master(doors: Doors, error: SlapOSError) -> ExitStatus:
+    logger.error("%s", error)
+    started = doors.supervisor.start_ended()
+    names = ", ".join(f"{process.group}:{process.name}" for process in started)
+    logger.warning(
+        "the services on this node go on without the master; started: %s", names or "none had ended"
+    )
+    return ExitStatus.OFFLINE
+
+
+def _start_what_ended(doors: Doors, partitions: Sequence[PartitionInformation]) -> None:
+    started = {p.reference for p in partitions if p.state is InstanceState.STARTED}
+    for process in doors.supervisor.start_ended(started):
+        logger.warning("%s:%s was not running, it is started", process.group, process.name)
+
+
+def _summarise(what: str, outcomes: Sequence[Outcome]) -> None:
+    bad = [outcome for outcome in outcomes if outcome.result is not Result.DONE]
+    if not bad:
+        logger.debug("%s: all %s as wanted", what, len(outcomes))
+        return
+    logger.error("%s of %s %s are not as wanted:", len(bad), len(outcomes), what)
+    for outcome in bad:
+        logger.error("  %s: %s", outcome.result, outcome.line())

@@ -1,0 +1,101 @@
+"""What the node remembers of a release or a partition between its passes: JSON files of its own.
+
+They lie where only the node may write. One that is missing or damaged is no record: the work is
+then done again, which is always safe.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from slapos.system.files import write_if_changed
+
+Kind = TypeVar("Kind", bound="Attempts")
+
+#: Seconds until a failure is tried again for the first time; twice as long after each other one.
+FIRST_WAIT = 10.0
+LONGEST_WAIT = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """How often something failed in a row, why the last time, and when it is to be tried again.
+
+    `next_attempt` is in seconds since 1970.
+    """
+
+    failures: int = 0
+    next_attempt: float = 0.0
+    cause: str = ""
+
+    def failed(self: Kind, now: float, cause: str) -> Kind:
+        """Return the record after one more failure."""
+        wait = min(FIRST_WAIT * 2.0 ** min(self.failures, 20), LONGEST_WAIT)
+        return replace(self, failures=self.failures + 1, next_attempt=now + wait, cause=cause)
+
+    def succeeded(self: Kind) -> Kind:
+        """Return the record after a success."""
+        return replace(self, failures=0, next_attempt=0.0, cause="")
+
+    def waits(self, now: float) -> float:
+        """Return the seconds until the next attempt, 0 when it may be made now.
+
+        A clock that was set back does not make anything wait for longer than the longest wait.
+        """
+        return min(max(self.next_attempt - now, 0.0), LONGEST_WAIT)
+
+    def told(self, now: float) -> str:
+        """Return in words that it failed, why, and when it is tried again."""
+        times = f" {self.failures} times in a row" if self.failures > 1 else ""
+        return f"it failed{times} ({self.cause}), next try in {self.waits(now):.0f} s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRecord(Attempts):
+    """What is remembered of a release.
+
+    `profile` is the digest of its local files at the last build, `reported` whether the master was
+    told of its end.
+    """
+
+    url: str = ""
+    profile: str = ""
+    reported: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionRecord(Attempts):
+    """What is remembered of a partition.
+
+    `attempted` says for which order (timestamp, state, release) the last instantiation was, and
+    `applied` the same for the last one that succeeded. `promised` is whether its promises held the
+    last time, None when they were not checked since. `reported` is what the master was told last.
+    """
+
+    attempted: str = ""
+    applied: str = ""
+    promised: bool | None = None
+    promise_failures: int = 0
+    next_check: float = 0.0
+    reported: str = ""
+
+
+def read_record(kind: type[Kind], path: Path) -> Kind:
+    """Return what was remembered, or an empty record."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**{f.name: data[f.name] for f in fields(kind) if f.name in data})
+    except (OSError, ValueError, TypeError):
+        return kind()
+
+
+def write_record(path: Path, record: Attempts) -> None:
+    """Remember."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_if_changed(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+
+
+def forget(path: Path) -> None:
+    """Remember nothing any more."""
+    path.unlink(missing_ok=True)

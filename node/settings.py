@@ -1,0 +1,286 @@
+"""The settings of a node: `[slapos]` and `[slapformat]` of slapos.cfg, and options over them.
+
+Every key that slapos.cfg has ever had is known, with `-` or `_` in it; keys whose work is not done
+(yet) are read and left alone. A key that nobody knows is warned of.
+"""
+
+import difflib
+import ipaddress
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from slapos.node.layout import Layout
+from slapos.protocol.errors import InvalidConfiguration
+from slapos.system.settings import DEFAULT_NODE_CONFIGURATION, environment, read_configuration
+
+logger = logging.getLogger(__name__)
+
+Settings = TypeVar("Settings")
+Sections = Mapping[str, Mapping[str, str]]
+
+#: Known keys of [slapos] and [slapformat] that this node has no use for.
+UNUSED = frozenset(
+    {
+        *("master_rest_url", "buildout", "power_user_list", "signature_private_key_file"),
+        *("collect_cache", "manager_list", "console", "log_file", "bridge_name", "no_bridge"),
+        *("computer_model_id", "heating_sensor_id", "interface_name", "ipv6_interface"),
+        *("ipv6_prefixshift", "partition_has_ipv6_range", "tap_gateway_interface", "tap_ipv6"),
+        *("create_tun", "tun_ipv6", "supervisord_socket", "supervisord_configuration_path"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeSettings:
+    """What `slapos node software|instance|report|promise` and supervisord need to know.
+
+    Times are in seconds, sizes in bytes; a time limit of 0 is none.
+    """
+
+    computer_id: str
+    master_url: str
+    software_root: Path
+    instance_root: Path
+    key_file: Path | None = None
+    cert_file: Path | None = None
+    master_ca_file: Path | None = None
+    certificate_repository_path: Path | None = None
+    shared_part_list: tuple[Path, ...] = ()
+    build_time_part_list: tuple[Path, ...] = ()
+    software_min_free_space: int = 1000 * 1024**2
+    instance_min_free_space: int = 1000 * 1024**2
+    ipv4_global_network: str = ""
+    instance_storage_home: str = ""
+    maximum_periodicity: int = 86400
+    promise_timeout: float = 20.0
+    partition_timeout: float = 0.0
+    software_timeout: float = 21600.0
+    request_timeout: float = 60.0
+    maximal_delay: int = 0
+    forbid_supervisord_automatic_launch: bool = False
+    root_check: bool = True
+    develop: bool = False
+    force_stop: bool = False
+    only_sr: tuple[str, ...] = ()
+    only_cp: tuple[str, ...] = ()
+    pidfile: Path | None = None
+    pidfile_software: Path | None = None
+    pidfile_instance: Path | None = None
+    pidfile_report: Path | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """Return where things are."""
+        return Layout(self.software_root, self.instance_root)
+
+    def lock(self, kind: str) -> Path:
+        """Return the lock file of the command `sr`, `cp` or `ur`."""
+        named = {
+            "sr": self.pidfile_software,
+            "cp": self.pidfile_instance,
+            "ur": self.pidfile_report,
+        }
+        return named[kind] or self.pidfile or self.layout.default_pidfile(kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatSettings:
+    """What `slapos node format` needs to know besides what `[slapos]` says of the node."""
+
+    computer_id: str
+    master_url: str
+    software_root: Path
+    instance_root: Path
+    key_file: Path | None = None
+    cert_file: Path | None = None
+    master_ca_file: Path | None = None
+    certificate_repository_path: Path | None = None
+    request_timeout: float = 60.0
+    partition_amount: int
+    partition_base_name: str = "slappart"
+    user_base_name: str = "slapuser"
+    tap_base_name: str = ""
+    create_tap: bool = True
+    ipv4_local_network: ipaddress.IPv4Network | None = None
+    alter_user: bool = True
+    alter_network: bool = True
+    software_user: str = "slapsoft"
+    instance_storage_home: str = ""
+    computer_xml: Path | None = None
+    computer_json: Path | None = None
+    input_definition_file: Path | None = None
+    output_definition_file: Path | None = None
+    root_check: bool = True
+    maximal_delay: int = 0
+    dry_run: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Return where things are."""
+        return Layout(self.software_root, self.instance_root)
+
+
+def configuration_path(option: str | None) -> Path:
+    """Return the settings file: the option, else $SLAPOS_CONFIGURATION, else the machine's."""
+    name = option or environment().get("SLAPOS_CONFIGURATION") or DEFAULT_NODE_CONFIGURATION
+    return Path(name).expanduser()
+
+
+def read_node_settings(path: Path, options: Mapping[str, Any]) -> NodeSettings:
+    """Read the settings of the node; an option that is not None goes before the file.
+
+    Raises InvalidConfiguration.
+    """
+    sections = read_configuration(path)
+    given = _normal(sections.get("slapos", {}))
+    if options.get("pidfile"):  # else the file's own pidfile_software and so on would win over it
+        for name in ("pidfile_software", "pidfile_instance", "pidfile_report"):
+            given.pop(name, None)
+    settings = _build(NodeSettings, given | _chosen(options), f"[slapos] of {path}")
+    _warn_of_unknown(sections, path)
+    return _checked(settings, path)
+
+
+def read_format_settings(path: Path, options: Mapping[str, Any]) -> FormatSettings:
+    """Read what `node format` needs: `[slapformat]`, over it `[slapos]`, over it the options.
+
+    Raises InvalidConfiguration.
+    """
+    sections = read_configuration(path)
+    given = _normal(sections.get("slapformat", {})) | _normal(sections.get("slapos", {}))
+    for gone in ("bridge_name", "no_bridge"):
+        if gone in given:
+            raise InvalidConfiguration(f"{gone} in {path}: bridges are no more, remove the key")
+    _warn_of_unknown(sections, path)
+    where = f"[slapformat] of {path}"
+    definition = _path(
+        str(
+            _chosen(options).get("input_definition_file")
+            or given.get("input_definition_file")
+            or ""
+        )
+    )
+    if "partition_amount" not in given and definition is not None:
+        names = read_configuration(definition)
+        given["partition_amount"] = str(sum(name.startswith("partition_") for name in names))
+    return _build(FormatSettings, given | _chosen(options), where)
+
+
+def _normal(section: Mapping[str, str]) -> dict[str, Any]:
+    return {name.replace("-", "_"): value for name, value in section.items()}
+
+
+def _chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _build(kind: type[Settings], given: Mapping[str, Any], where: str) -> Settings:
+    values: dict[str, Any] = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        raw = given.get(field.name)
+        if raw is None or raw == "":
+            if field.default is MISSING:
+                raise InvalidConfiguration(f"{field.name} is missing: set it in {where}")
+            continue
+        values[field.name] = _convert(field.name, str(field.type), raw, where)
+    return kind(**values)
+
+
+def _convert(name: str, kind: str, raw: Any, where: str) -> Any:
+    if not isinstance(raw, str):
+        return raw
+    try:
+        if name.endswith("min_free_space"):
+            return _size(raw)
+        return _CONVERTERS[kind](raw.strip())
+    except ValueError as error:
+        raise InvalidConfiguration(f"{name} = {raw} in {where}: {error}") from error
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True}
+    words |= {"false": False, "0": False, "no": False, "off": False}
+    if text.lower() not in words:
+        raise ValueError("it must be true or false")
+    return words[text.lower()]
+
+
+def _path(text: str) -> Path | None:
+    return Path(os.path.abspath(os.path.expanduser(text))) if text else None
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(path for line in text.splitlines() if (path := _path(line.strip())))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for part in re.split(r"[,\s]+", text) if (name := part.strip()))
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("it must be a whole number") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("it must be a number of seconds") from None
+    if not 0 <= value < float("inf"):
+        raise ValueError("it must be a number of seconds, 0 or more")
+    return value
+
+
+def _size(text: str) -> int:
+    """Return bytes: `1000M`, `1.5 GiB`, `2 gigabyte`, `123`; K is 1024."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)", text.strip())
+    units = "bkmgtpezy"
+    letter = match.group(2)[:1].lower() if match else ""
+    if match is None or letter not in units:
+        raise ValueError("it must be a size such as 1000M")
+    return int(float(match.group(1)) * 1024 ** max(units.find(letter or "b"), 0))
+
+
+_CONVERTERS: dict[str, Callable[[str], Any]] = {
+    str(str): str,
+    str(int): _number,
+    str(float): _seconds,
+    str(bool): _boolean,
+    str(Path): _path,
+    str(Path | None): _path,
+    str(tuple[Path, ...]): _paths,
+    str(tuple[str, ...]): _names,
+    str(ipaddress.IPv4Network | None): lambda text: ipaddress.IPv4Network(text, strict=False),
+}
+
+
+def _checked(settings: NodeSettings, path: Path) -> NodeSettings:
+    pair = (settings.key_file, settings.cert_file)
+    if any(pair) and not (all(pair) and settings.certificate_repository_path):
+        raise InvalidConfiguration(
+            f"key_file, cert_file and certificate_repository_path go together: give all three in "
+            f"[slapos] of {path}, or none"
+        )
+    for file in (*pair, settings.master_ca_file):
+        if file is not None and not file.is_file():
+            raise InvalidConfiguration(f"{file}, named in {path}, is no file")
+    return settings
+
+
+def _warn_of_unknown(sections: Sections, path: Path) -> None:
+    known = {field.name for kind in (NodeSettings, FormatSettings) for field in fields(kind)}
+    known |= UNUSED
+    for section in ("slapos", "slapformat"):
+        for name in _normal(sections.get(section, {})):
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                logger.warning("%s in [%s] of %s is not known%s", name, section, path, hint)

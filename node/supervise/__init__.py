@@ -1,0 +1,1 @@
+"""Supervision: supervisord runs the services of the partitions, one group a partition."""

@@ -1,0 +1,76 @@
+"""The log file of one release or partition: what was done, and all that its buildout printed."""
+
+import os
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from slapos.node.beneath import open_file, open_folder
+from slapos.system.clock import Clock
+
+#: Bytes after which a log is put aside as `.1`.
+LARGEST = 20 * 1024 * 1024
+#: Lines of a failed program's output that the message of its failure repeats.
+REPEATED_LINES = 20
+
+
+class WorkLog:
+    """Appends lines to `<folder>/.slapgrid/log/<name>`; a context manager."""
+
+    def __init__(
+        self, folder: Path, name: str, clock: Clock, owner: tuple[int, int] | None = None
+    ) -> None:
+        self.path = folder / ".slapgrid" / "log" / name
+        self._clock = clock
+        uid_gid = owner or (os.geteuid(), os.getegid())
+        logs = open_folder(folder, ".slapgrid/log", owner=uid_gid)
+        try:
+            self._stream = os.fdopen(
+                _open_rotated(logs, name, uid_gid), "a", encoding="utf-8", errors="replace"
+            )
+        finally:
+            os.close(logs)
+
+    def __enter__(self) -> "WorkLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def write(self, line: str, level: str = "INFO") -> None:
+        """Append a line, at once."""
+        self._stream.write(f"{_shown(self._clock.now())} {level} {line}\n")
+        self._stream.flush()
+
+
+def _open_rotated(logs: int, name: str, owner: tuple[int, int]) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    descriptor = open_file(logs, name, flags)
+    if os.fstat(descriptor).st_size >= LARGEST:
+        os.close(descriptor)
+        os.rename(name, f"{name}.1", src_dir_fd=logs, dst_dir_fd=logs)
+        descriptor = open_file(logs, name, flags)
+    if os.geteuid() == 0:
+        os.fchown(descriptor, *owner)
+    return descriptor
+
+
+def _shown(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def last_lines(output: str) -> str:
+    """Return the end of a program's output, as much as a message may repeat."""
+    return "\n".join(output.strip().splitlines()[-REPEATED_LINES:])
+
+
+def telling_line(output: str) -> str:
+    """Return the line of a failed program's output that says most: an error, or the last one."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("Error:") or "Error: " in line]
+    return (errors or lines or [""])[-1]

@@ -1,0 +1,21 @@
+"""Stop processes of the instances on this node.
+
+A name is as 'slapos node status' shows it: GROUP:PROCESS, GROUP:* for a partition, or all.
+What was stopped stays so until it is started again, or its instance changes.
+"""
+
+import argparse
+
+from slapos.command.node_options import add_configuration
+from slapos.command.node_supervisorctl import control
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_configuration(parser)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="a process, GROUP:* or all")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stop them."""
+    return control(arguments, ["stop", *arguments.names])

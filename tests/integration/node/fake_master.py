@@ -1,0 +1,95 @@
+"""A small master over real HTTP: answers what a test put in, and keeps what it is told."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from slapos.protocol.marshal import dumps
+from slapos.protocol.messages import NodeInformation, PartitionInformation, ReleaseAssignment
+
+
+@dataclass
+class FakeMaster:
+    """`failures` maps a call to the (status, body) that it gets instead of an answer."""
+
+    url: str = ""
+    releases: list[ReleaseAssignment] = field(default_factory=list)
+    partitions: dict[str, PartitionInformation] = field(default_factory=dict)
+    told: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    failures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    release_answer: threading.Event | None = None
+
+    def information(self) -> NodeInformation:
+        return NodeInformation(
+            reference="node",
+            releases=tuple(self.releases),
+            partitions=tuple(self.partitions.values()),
+        )
+
+    def calls(self, *names: str) -> list[str]:
+        """What was told, as `call partition`, in order; only these calls if any are named."""
+        return [
+            " ".join(filter(None, (call, form.get("computer_partition_id"))))
+            for call, form in self.told
+            if not names or call in names
+        ]
+
+    def errors(self) -> list[str]:
+        return [form["error_log"] for _, form in self.told if "error_log" in form]
+
+
+def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            call = urlsplit(self.path).path.strip("/")
+            master.asked.append(call)
+            if master.release_answer is not None:
+                master.release_answer.wait(30)
+            match call:
+                case "getFullComputerInformation":
+                    self._answer(call, dumps(master.information().to_marshalled()))
+                case "getComputerPartitionCertificate":
+                    self._answer(call, dumps({"key": "KEY", "certificate": "CERTIFICATE"}))
+                case _:
+                    self._answer(call, b"", 404)
+
+        def do_POST(self) -> None:
+            call = urlsplit(self.path).path.strip("/")
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            form = {name: values[-1] for name, values in parse_qs(body).items()}
+            if call not in master.failures:
+                master.told.append((call, form))
+            self._answer(call, dumps(None))
+
+        def _answer(self, call: str, body: bytes, status: int = 200) -> None:
+            status, body = master.failures.get(call, (status, body))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def running_master() -> Iterator[FakeMaster]:
+    master = FakeMaster()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(master))
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    master.url = f"http://127.0.0.1:{server.server_address[1]}/"
+    yield master
+    server.shutdown()
+    server.server_close()
+    thread.join()
