@@ -1,0 +1,307 @@
+"""The program that runs the promises of one partition, as its user: `python -m …launcher`.
+
+Prints on stdout one JSON document a line: `{"event": "result", …}` for each promise, with the keys
+of its result file, then `{"event": "end"}`. Prints on stderr what a person may read.
+Exit status: 0 all is well, 2 a promise fails, 1 the promises could not be run.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NoReturn
+
+from slapos.node.promise.conclusion import (
+    Circumstances,
+    outcome_of_executable,
+    outcome_of_plugin,
+)
+from slapos.node.promise.discover import PromiseFile, find_promises
+from slapos.node.promise.execution import Outcome, run_plugin
+from slapos.node.promise.history import History, Run
+from slapos.node.promise.log import append, format_line, rotate, transaction_of
+from slapos.node.promise.process import ANSWER, Ended, ProcessPool, Work
+from slapos.node.promise.result import KINDS, Mode, PromiseResult, to_document
+from slapos.node.promise.state_file import PromiseState, Schedule, file_version
+from slapos.protocol.errors import SlapOSError
+from slapos.system.clock import Clock, SystemClock
+from slapos.system.settings import environment
+
+EXIT_FAILING = 2
+EXIT_NOT_RUN = 1
+EXIT_CANNOT_EXECUTE = 126  # as a shell has it
+EXIT_TERMINATED = 128 + signal.SIGTERM
+#: Seconds that the master gets to take a bang.
+BANG_TIMEOUT = 10.0
+#: Our own plugins in a plugin file: these are imported once, before the processes are made.
+OWN_PLUGIN = re.compile(rb"\bslapos\.node\.promise\.plugin\.\w+")
+
+
+@dataclass(frozen=True)
+class Due:
+    """A promise whose turn has come."""
+
+    promise: PromiseFile
+    schedule: Schedule
+    file_version: str
+    transaction: str
+
+
+class Launcher:
+    """Runs the promises of one partition once."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, clock: Clock, values: Mapping[str, str]
+    ) -> None:
+        self._arguments = arguments
+        self._mode: Mode = arguments.mode
+        self._directory: Path = arguments.partition_directory
+        self._clock = clock
+        self._environment = values
+        self._state = PromiseState(self._directory)
+        self._failing = False
+        self._bang_for: str | None = None
+
+    def run(self) -> bool:
+        """Run what is due, print every result, and return whether a promise fails."""
+        os.chdir(self._directory)
+        self._state.make_folders()
+        promises = find_promises(self._directory)
+        self._state.forget_others({promise.title for promise in promises.files})
+        for path in promises.not_executable:
+            _say(f"warning: {path} is not executable: no promise; make it so, or remove it")
+        due = [due for promise in promises.files if (due := self._due(promise)) is not None]
+        _import_own_plugins(due)
+        pool = ProcessPool[Due](
+            self._clock, parallel=self._arguments.parallel, timeout=self._arguments.timeout
+        )
+        for ended in pool.run((one, self._work(one)) for one in due):
+            self._conclude(ended)
+        _tell({"event": "end"})
+        if self._bang_for is not None:
+            self._bang(self._bang_for)
+        return self._failing
+
+    def _due(self, promise: PromiseFile) -> Due | None:
+        """Return what is to be run; where it is not its turn, print the result it left."""
+        schedule = self._state.load_schedule(promise)
+        if not schedule.takes_part(self._mode):
+            return None
+        now = self._clock.now()
+        if not self._arguments.force and not schedule.is_due(now.timestamp()):
+            kept = self._state.load_result(promise.title)
+            if kept is not None:
+                self._emit(promise, kept, "kept, ")
+                return None
+        return Due(promise, schedule, file_version(promise.path), transaction_of(now))
+
+    def _work(self, due: Due) -> Work:
+        path = due.promise.path
+        rotate(self._state.log_path(due.promise.title))
+        if due.promise.is_plugin:
+            return partial(_answer_plugin, path, self._config(due), self._mode)
+        return partial(_become_executable, path, self._environment)
+
+    def _config(self, due: Due) -> dict[str, Any]:
+        given = self._arguments
+        return {
+            "name": due.promise.name,
+            "path": str(due.promise.path),
+            "partition-folder": str(self._directory),
+            "log-folder": str(self._state.log),
+            "debug": False,
+            "promise-timeout": given.timeout,
+            "master-url": given.master_url,
+            "partition-key": given.key_file,
+            "partition-cert": given.certificate_file,
+            "partition-id": given.partition,
+            "computer-id": given.node,
+            "promise-title": due.promise.title,
+            "promise-transaction": due.transaction,
+            # slapos.core's promises refuse to be without these two.
+            "queue": SimpleQueue[object](),
+            "slapgrid-version": "1.26.1",
+        }
+
+    def _conclude(self, ended: Ended[Due]) -> None:
+        """Store and print what came of a promise."""
+        promise = ended.key.promise
+        now = self._clock.now()
+        history = History(self._state.history_path(promise.title))
+        given = Circumstances(
+            self._mode,
+            self._arguments.timeout,
+            now.timestamp(),
+            self._state.load_result(promise.title),
+        )
+        if promise.is_plugin:
+            outcome = outcome_of_plugin(ended, given)
+        else:
+            outcome = outcome_of_executable(ended, given, history)
+        result = None
+        if outcome.kind is not None:
+            result = PromiseResult(
+                title=promise.title,
+                failed=outcome.failed,
+                message=outcome.message,
+                date=now,
+                execution_time=round(ended.seconds, 3),
+                kind=outcome.kind,
+            )
+        try:
+            self._store(ended, outcome, result, history)
+        except OSError as error:
+            _say(f"warning: what came of {promise.title} cannot be stored: {error}")
+        if result is not None:
+            self._emit(promise, result)
+            if _is_anomaly(outcome) and self._mode == "anomaly" and self._bang_for is None:
+                self._bang_for = promise.title
+
+    def _store(
+        self, ended: Ended[Due], outcome: Outcome, result: PromiseResult | None, history: History
+    ) -> None:
+        due = ended.key
+        schedule = replace(outcome.schedule or due.schedule, file_version=due.file_version)
+        if result is not None:
+            now = result.date.timestamp()
+            schedule = replace(schedule, next_run_after=now + schedule.periodicity * 60)
+            self._state.save_result(due.promise, result)
+            history.append(Run(now, outcome.lines))
+            self._log(ended, outcome, now)
+        self._state.save_schedule(due.promise, schedule)
+
+    def _log(self, ended: Ended[Due], outcome: Outcome, now: float) -> None:
+        """Log what the promise did not log itself."""
+        path = self._state.log_path(ended.key.promise.title)
+        if outcome.schedule is None:
+            for line in outcome.lines:
+                append(path, format_line(now, line.level, ended.key.transaction, line.message))
+        elif outcome.lines and ended.output:
+            # Not where the promise is slapos.core's: it would take this line for a run.
+            append(path, format_line(now, "DEBUG", ended.key.transaction, ended.output))
+
+    def _emit(self, promise: PromiseFile, result: PromiseResult, how: str = "") -> None:
+        self._failing |= result.failed
+        document = to_document(result, name=promise.name, path=str(promise.path))
+        _tell({"event": "result", **document})
+        word = "FAILED" if result.failed else "ok"
+        message = result.message.replace("\n", "\n    ")
+        _say(f"promise {promise.title}: {word} ({how}{result.execution_time:g} s) {message}")
+
+    def _bang(self, title: str) -> None:
+        """Have the instance processed again, for the promise `title`."""
+        # Only now: HTTP and XML take longer to import than most promises to run.
+        from slapos.protocol.http_client import HttpClient, HttpSettings  # noqa: PLC0415
+        from slapos.protocol.slap_client import SlapClient  # noqa: PLC0415
+
+        given = self._arguments
+        settings = HttpSettings(
+            base_url=given.master_url,
+            timeout=BANG_TIMEOUT,
+            key_file=given.key_file,
+            certificate_file=given.certificate_file,
+            authority_file=given.authority_file,
+        )
+        message = f"Promise {title} is failing"
+        try:
+            SlapClient(HttpClient(settings)).bang_instance(given.node, given.partition, message)
+            _say(f"bang: {message}")
+        except (SlapOSError, OSError) as error:
+            _say(f"warning: the master did not take the bang {message!r}: {error}")
+
+
+def _answer_plugin(path: Path, config: dict[str, Any], mode: Mode) -> None:
+    answer = run_plugin(path, config, mode, SystemClock()).to_json().encode()
+    with os.fdopen(ANSWER, "wb") as stream:
+        stream.write(answer)
+
+
+def _become_executable(path: Path, values: Mapping[str, str]) -> None:
+    try:
+        os.execve(path, [str(path)], dict(values))
+    except OSError as error:
+        _say(
+            f"{path} cannot be executed: {error.strerror}; "
+            "does its first line name an interpreter that exists (#!...)?"
+        )
+        os._exit(EXIT_CANNOT_EXECUTE)
+
+
+def _import_own_plugins(due: Iterable[Due]) -> None:
+    names: set[str] = set()
+    for one in due:
+        with suppress(OSError):  # it is told when the promise is run
+            if one.promise.is_plugin:
+                names.update(map(bytes.decode, OWN_PLUGIN.findall(one.promise.path.read_bytes())))
+    for name in sorted(names):
+        with suppress(ImportError):  # likewise
+            importlib.import_module(name)
+
+
+def _is_anomaly(outcome: Outcome) -> bool:
+    return outcome.failed and outcome.may_bang and outcome.kind == KINDS["anomaly"]
+
+
+def _end(*_: object) -> NoReturn:
+    sys.exit(EXIT_TERMINATED)
+
+
+def _tell(event: dict[str, Any]) -> None:
+    """Tell the program that started us."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    """Tell a person."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m slapos.node.promise.launcher",
+        description="Run the promises of one partition.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--partition-directory", type=_absolute, required=True)
+    parser.add_argument("--partition", required=True, help="its name")
+    parser.add_argument("--node", required=True, help="the name of its node")
+    parser.add_argument("--master-url", required=True, help="where an anomaly is told (bang)")
+    parser.add_argument("--mode", choices=tuple(KINDS), default="test")
+    parser.add_argument("--force", action="store_true", help="run also what is not due")
+    parser.add_argument("--timeout", type=float, default=20.0, help="seconds, for each promise")
+    parser.add_argument("--parallel", type=int, default=4, help="how many run at the same time")
+    parser.add_argument("--key-file", type=Path)
+    parser.add_argument("--certificate-file", type=Path)
+    parser.add_argument("--authority-file", type=Path)
+    return parser
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the promises of a partition."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        failing = Launcher(arguments, SystemClock(), environment()).run()
+    except (OSError, SlapOSError) as error:
+        _say(f"the promises of {arguments.partition} cannot be run: {error}")
+        return EXIT_NOT_RUN
+    return EXIT_FAILING if failing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
