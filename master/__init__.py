@@ -1,1 +1,1 @@
-"""The master: who ordered what, where it runs and what is known of it."""
+"""The master: who ordered what, where it runs and how it does."""

@@ -64,6 +64,13 @@ class ClientSettings:
             if file is not None and not file.is_file():
                 raise InvalidConfiguration(f"{self.path} names {file}, which is not there")
 
+    def partition_directory(self, node: str | None, partition: str | None) -> Path | None:
+        """Return where a partition is on this machine, None when it is elsewhere or not there."""
+        if not partition or self.instance_root is None or node != self.node:
+            return None
+        directory = self.instance_root / partition
+        return directory if directory.is_dir() else None
+
 
 def add_configuration_argument(parser: argparse.ArgumentParser) -> None:
     """Add --cfg."""

@@ -27,6 +27,7 @@ from slapos.command.client_settings import (
     add_json_argument,
     client_settings,
     connect,
+    connect_hateoas,
 )
 from slapos.command.parameters import (
     GivenParameters,
@@ -36,7 +37,7 @@ from slapos.command.parameters import (
     read_parameters_file,
 )
 from slapos.command.release_url import release_url
-from slapos.command.tree_watch import MasterTree, RequestedTree, TreeReader, Waited
+from slapos.command.tree_watch import LeavingTree, MasterTree, RequestedTree, TreeReader, Waited
 from slapos.command.waiting import EXIT_STATUS, add_wait_arguments, explain, outcome, wait
 from slapos.protocol.descriptor import Serialisation, fetch_document
 from slapos.protocol.errors import NotFound, NotReady, SlapOSError
@@ -132,7 +133,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.wait:
         return _tell(arguments, answer, not_ready)
     state = InstanceState(arguments.state)
-    repeat = RequestedTree(arguments.reference, url, state, request)
+    repeat: TreeReader = RequestedTree(arguments.reference, url, state, request)
+    if state is InstanceState.DESTROYED:
+        repeat = LeavingTree(connect_hateoas(client, settings), arguments.reference)
     tree = _reader(client, arguments, repeat)
     waited = wait(tree, arguments, until_gone=state is InstanceState.DESTROYED)
     return _tell_waited(arguments, waited, settings)
@@ -144,7 +147,7 @@ def _given(arguments: argparse.Namespace) -> GivenParameters:
     return GivenParameters(words=collect(arguments.parameters))
 
 
-def _reader(client: SlapClient, arguments: argparse.Namespace, repeat: RequestedTree) -> TreeReader:
+def _reader(client: SlapClient, arguments: argparse.Namespace, repeat: TreeReader) -> TreeReader:
     """Return the master's own account of the tree, or the repeated request where it has none."""
     tree = MasterTree(client, arguments.reference)
     try:

@@ -7,6 +7,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, NotReady
+from slapos.protocol.hateoas_client import HateoasClient
 from slapos.protocol.messages import RequestedInstance
 from slapos.protocol.slap_client import SlapClient
 from slapos.protocol.states import InstanceState
@@ -86,12 +87,10 @@ class RequestedTree:
         self._request = request
 
     def read(self) -> TreeStatus:
-        """Request once more; raises NotFound when it was to be destroyed, and is."""
+        """Request once more."""
         try:
             answer = self._request()
-        except NotReady as error:
-            if self._state is InstanceState.DESTROYED:
-                raise NotFound(f"{self._title} is destroyed") from error
+        except NotReady:
             return self._status(Phase.ALLOCATING, None)
         done = bool(answer.connection) or self._state is InstanceState.STOPPED
         return self._status(Phase.HEALTHY if done else Phase.INSTANTIATING, answer)
@@ -108,6 +107,30 @@ class RequestedTree:
             partition=answer.partition if answer else None,
             message="" if phase is Phase.HEALTHY else "nothing published yet",
             connection=answer.connection if answer else {},
+        )
+        return TreeStatus(title=self._title, instances=(instance,))
+
+
+class LeavingTree:
+    """A tree that is to go, as hateoas tells: still known to the master, or gone."""
+
+    pause = REQUEST_PAUSE
+
+    def __init__(self, hateoas: HateoasClient, title: str) -> None:
+        self._hateoas = hateoas
+        self._title = title
+
+    def read(self) -> TreeStatus:
+        """Look it up; raises NotFound when it is gone."""
+        service = self._hateoas.service(self._title)
+        instance = InstanceStatus(
+            guid="",
+            title=self._title,
+            software_url=service.software_url,
+            software_type=service.software_type,
+            requested_state=InstanceState.DESTROYED,
+            phase=Phase.DESTROYING,
+            message="its node has not removed it yet (slapos node report)",
         )
         return TreeStatus(title=self._title, instances=(instance,))
 

@@ -41,10 +41,10 @@ def wait(tree: TreeReader, arguments: argparse.Namespace, *, until_gone: bool = 
 def explain(waited: Waited, title: str, settings: ClientSettings) -> str:
     """Return what to tell when waiting did not end well: which instance, why, and where to look."""
     how = {
-        Verdict.TIMED_OUT: f"{title!r} is not there after {waited.seconds:.0f} s",
-        Verdict.FAILED: f"{title!r} has failed (its node goes on trying)",
+        Verdict.TIMED_OUT: f"{title!r}: time is up after {waited.seconds:.0f} s",
+        Verdict.FAILED: f"{title!r} has failed, and its node goes on trying",
     }
-    lines = [f"{how[waited.verdict]}:" if waited.tree else f"{how[waited.verdict]}: no answer"]
+    lines = [how[waited.verdict] if waited.tree else f"{how[waited.verdict]}, without any answer"]
     for instance in waited.tree.instances if waited.tree else ():
         if instance.phase is not Phase.HEALTHY:
             lines += _trouble(instance, title, settings)
@@ -56,20 +56,11 @@ def _trouble(instance: InstanceStatus, title: str, settings: ClientSettings) -> 
     said = instance.message or instance.reason or "nothing is known of why"
     lines = [f"  {instance.title}{place} is {instance.phase}: {said}"]
     if instance.partition:
-        log = partition_directory(instance, settings)
-        if log is not None and (log / INSTANCE_LOG).exists():
-            lines.append(f"    log: {log / INSTANCE_LOG}")
+        directory = settings.partition_directory(instance.node, instance.partition)
+        if directory is not None and (directory / INSTANCE_LOG).exists():
+            lines.append(f"    log: {directory / INSTANCE_LOG}")
         lines.append(f"    more: slapos service logs {title} --instance {instance.title}")
     return lines
-
-
-def partition_directory(instance: InstanceStatus, settings: ClientSettings) -> Path | None:
-    """Return where an instance is on this machine, None when it is elsewhere."""
-    if not instance.partition or settings.instance_root is None:
-        return None
-    if instance.node != settings.node:
-        return None
-    return settings.instance_root / instance.partition
 
 
 def outcome(waited: Waited) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,24 +11,9 @@ from slapos.protocol.errors import MasterUnreachable, NotFound, NotReady
 from slapos.protocol.messages import RequestedInstance
 from slapos.protocol.states import InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
+from tests.fakes import FakeClock
 
 Answer = TreeStatus | Exception
-
-
-class SteppingClock:
-    """Time passes only when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += max(seconds, 0.001)
 
 
 class ScriptedTree:
@@ -37,12 +21,12 @@ class ScriptedTree:
 
     pause = 1.0
 
-    def __init__(self, clock: SteppingClock, script: dict[float, Answer]) -> None:
+    def __init__(self, clock: FakeClock, script: dict[float, Answer]) -> None:
         self._clock = clock
         self._script = script
 
     def read(self) -> TreeStatus:
-        due = [answer for at, answer in self._script.items() if at <= self._clock.seconds]
+        due = [answer for at, answer in self._script.items() if at <= self._clock.monotonic()]
         if isinstance(due[-1], Exception):
             raise due[-1]
         return due[-1]
@@ -71,7 +55,7 @@ def tree(*phases: Phase) -> TreeStatus:
 def waited(
     script: dict[float, Answer], *, timeout: float = 600, until_gone: bool = False
 ) -> Waited:
-    clock = SteppingClock()
+    clock = FakeClock()
     return wait_for(
         ScriptedTree(clock, script),
         LineView(io.StringIO()),
@@ -145,10 +129,8 @@ def test_a_tree_that_vanishes_is_an_error() -> None:
         waited({0: tree(Phase.BUILDING), 4: NotFound("gone")})
 
 
-def requested(
-    answer: Callable[[], RequestedInstance], state: InstanceState = InstanceState.STARTED
-) -> RequestedTree:
-    return RequestedTree("blog", "/soft/software.cfg", state, answer)
+def requested(answer: Callable[[], RequestedInstance]) -> RequestedTree:
+    return RequestedTree("blog", "/soft/software.cfg", InstanceState.STARTED, answer)
 
 
 def not_ready() -> RequestedInstance:
@@ -166,11 +148,6 @@ def test_a_repeated_request_tells_at_least_something() -> None:
     assert requested(not_ready).read().root.phase is Phase.ALLOCATING
     assert requested(answered()).read().root.phase is Phase.INSTANTIATING
     assert requested(answered(url="http://[::1]/")).read().healthy
-
-
-def test_a_repeated_request_tells_that_it_is_destroyed() -> None:
-    with pytest.raises(NotFound):
-        requested(not_ready, InstanceState.DESTROYED).read()
 
 
 def test_lines_tell_each_change_once() -> None:

@@ -1,0 +1,55 @@
+"""The master's one place of assembly."""
+
+from typing import Any
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from slapos.master import http, migrations
+from slapos.master.catalog import views as catalog
+from slapos.master.database import open_database
+from slapos.master.health import blueprint as health
+from slapos.master.nodes import service as node_service
+from slapos.master.nodes import views as nodes
+from slapos.master.nodes.version import count_versions
+from slapos.master.provisioning import views as provisioning
+from slapos.master.provisioning.policy import LocalPolicy
+from slapos.master.settings import Settings
+from slapos.master.slap import slap_tool
+from slapos.master.slap.node_view import NodeViews
+from slapos.system.clock import Clock, SystemClock
+from slapos.system.identifier import Identifiers, SystemIdentifiers
+
+
+def create_app(
+    settings: Settings, clock: Clock | None = None, identifiers: Identifiers | None = None
+) -> Flask:
+    """Return the web application; its database is brought to this version's schema first."""
+    app = Flask(__name__, static_folder=None)
+    clock = clock or SystemClock()
+    database = open_database(settings.database_url, threads=settings.threads)
+    migrations.upgrade(database)
+    count_versions(database.writing)
+    with database.writing.begin() as session:
+        node_service.ensure_node(session, clock, settings.default_node)
+    for blueprint in (
+        slap_tool.blueprint,
+        nodes.blueprint,
+        catalog.blueprint,
+        provisioning.blueprint,
+        health,
+    ):
+        app.register_blueprint(blueprint)
+    app.extensions[slap_tool.NODE_VIEWS] = NodeViews()
+    parts = http.Assembly(
+        database=database,
+        clock=clock,
+        identifiers=identifiers or SystemIdentifiers(),
+        policy=LocalPolicy(settings.default_node),
+        settings=settings,
+    )
+    http.init_app(app, parts)
+    # Behind a web server that speaks TLS, our own URLs begin as the client's did.
+    wsgi_app: Any = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign]
+    return app

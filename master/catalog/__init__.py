@@ -1,0 +1,1 @@
+"""The catalogue: which releases there are, and which node has to have them."""

@@ -1,0 +1,117 @@
+"""The database: SQLite or PostgreSQL, one session per request, reading or writing.
+
+SQLite: a writing session takes the write lock when it begins, and waits for it; so two of them
+never find out at their end that they have hindered each other ("database is locked").
+PostgreSQL: a reading session sees one moment; a writing session sees what is committed, and locks
+the rows that it goes by.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    TypeDecorator,
+    create_engine,
+    event,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+#: How long a writer waits for another one, in seconds.
+WAIT_FOR_LOCK = 30
+#: What PostgreSQL says when two transactions cannot both be: serialization failure, deadlock,
+#: unique violation (another one has just made the same thing).
+PASSING_SQLSTATES = frozenset({"40001", "40P01", "23505"})
+BEGIN = "slapos_begin"
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A time in UTC, to the microsecond: SQLite forgets the zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Put the zone back."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The root of the mapped classes."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: UTCDateTime, dict[str, Any]: JSON}  # noqa: RUF012
+
+    def seen_by(self) -> int | None:
+        """Return the id of the node that is told of this object, None when none is."""
+        return None
+
+
+@dataclass(frozen=True)
+class Database:
+    """An engine and its two kinds of sessions."""
+
+    engine: Engine
+    reading: sessionmaker[Session]
+    writing: sessionmaker[Session]
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self.engine.dispose()
+
+
+def open_database(url: str, *, threads: int = 8) -> Database:
+    """Return the database at `url`, ready for `threads` sessions at a time; connects later."""
+    if url.startswith("sqlite"):
+        engine = create_engine(url, pool_size=threads, connect_args={"timeout": WAIT_FOR_LOCK})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        reading = engine.execution_options(**{BEGIN: "BEGIN"})
+        writing = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
+    else:
+        engine = create_engine(url, pool_size=threads, pool_pre_ping=True)
+        reading = engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+        writing = engine.execution_options()
+    return Database(
+        engine,
+        sessionmaker(reading, expire_on_commit=False),
+        sessionmaker(writing, expire_on_commit=False),
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver is kept from beginning transactions by itself: `_begin_sqlite` does.
+    connection.isolation_level = None
+    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN, "BEGIN"))
+
+
+def is_passing(error: DBAPIError) -> bool:
+    """Return whether the same transaction may well succeed when it is tried again."""
+    cause: Any = error.orig
+    if getattr(cause, "sqlstate", None) in PASSING_SQLSTATES:
+        return True
+    # SQLite's only: names such as SQLITE_BUSY_SNAPSHOT, SQLITE_CONSTRAINT_UNIQUE.
+    name = str(getattr(cause, "sqlite_errorname", ""))
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")) or name.endswith("_UNIQUE")

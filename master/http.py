@@ -1,0 +1,182 @@
+"""What every view shares: the request's session, one transaction, and how errors are answered."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+from flask import Flask, Response, current_app, g, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
+from werkzeug.exceptions import BadRequestKeyError, HTTPException
+
+from slapos.master.database import Database, is_passing
+from slapos.master.provisioning.policy import Policy
+from slapos.master.settings import Settings
+from slapos.protocol.errors import (
+    Conflict,
+    Forbidden,
+    InvalidRequest,
+    MasterFailed,
+    MasterUnreachable,
+    NoCapacity,
+    NotFound,
+    NotReady,
+    SlapOSError,
+)
+from slapos.system.clock import Clock
+from slapos.system.identifier import Identifiers
+
+View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
+
+STATUS: dict[type[SlapOSError], int] = {
+    InvalidRequest: 400,
+    Forbidden: 403,
+    NotFound: 404,
+    NotReady: 408,
+    Conflict: 409,
+    NoCapacity: 507,
+    MasterFailed: 502,
+    MasterUnreachable: 502,
+}
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: A form or a JSON document; what a node with 1,000 partitions tells is about 1 MB.
+MAXIMUM_BODY = 16 * 1024 * 1024
+#: How often a transaction is begun before the client is asked to come back.
+ATTEMPTS = 10
+#: The wait before the second attempt, in seconds; twice that before the third, and so on.
+BACK_OFF = 0.005
+READS = "slapos_reads"
+
+
+class Busy(SlapOSError):
+    """Other transactions got in the way too often."""
+
+    code = "busy"
+
+
+class DatabaseFailed(SlapOSError):
+    """The database is out of reach, full, read-only or broken."""
+
+    code = "database_failed"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a view may use."""
+
+    session: Session
+    clock: Clock
+    policy: Policy
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What `app.py` put together: all that outlives a request."""
+
+    database: Database
+    clock: Clock
+    identifiers: Identifiers
+    policy: Policy
+    settings: Settings
+
+
+def context() -> Context:
+    """Return this request's context."""
+    found: Context = g.slapos
+    return found
+
+
+def assembly() -> Assembly:
+    """Return this application's parts."""
+    found: Assembly = current_app.extensions["slapos"]
+    return found
+
+
+def reads_only(view: View) -> View:
+    """Mark a view that changes nothing although it is not asked by GET."""
+    setattr(view, READS, True)
+    return view
+
+
+def init_app(app: Flask, parts: Assembly) -> None:
+    """Give each view one transaction, and errors their answers; called when all views are there."""
+    app.extensions["slapos"] = parts
+    app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAXIMUM_BODY
+    for name, view in app.view_functions.items():
+        if name != "static":
+            app.view_functions[name] = _in_transaction(view, parts)
+    app.register_error_handler(SlapOSError, answer_error)
+    app.register_error_handler(HTTPException, _answer_http_error)
+
+
+def status_of(error: SlapOSError) -> int:
+    """Return the HTTP status of an error."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return 503 if isinstance(error, Busy | DatabaseFailed) else 500
+
+
+def answer_error(error: SlapOSError) -> tuple[dict[str, str], int]:
+    """Return the answer of an error to those who speak JSON."""
+    return {"error": error.code, "message": str(error)}, status_of(error)
+
+
+def reason_of(error: HTTPException) -> str:
+    """Return a sentence for an error that Flask found."""
+    if isinstance(error, BadRequestKeyError):
+        return f"the field {error.args[0]!r} is missing"
+    return error.description or error.name
+
+
+def _answer_http_error(error: HTTPException) -> ResponseReturnValue:
+    if error.response is not None or error.code is None or error.code < 400:
+        return error.get_response()
+    code = error.name.lower().replace(" ", "_")
+    return {"error": code, "message": reason_of(error)}, error.code
+
+
+def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., Any]:
+    """Return the view with a session around it: committed if it answers below 400, else undone.
+
+    The commit comes before the answer, so its failure is answered too. A transaction that another
+    one got in the way of is done again.
+    """
+    reads = getattr(view, READS, False)
+
+    @wraps(view)
+    def run(**arguments: Any) -> Response:
+        reading = reads or request.method in SAFE_METHODS
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                parts.clock.sleep(BACK_OFF * 2**attempt * (0.5 + parts.identifiers.fraction()))
+            try:
+                return _once(view, parts, arguments, reading)
+            except StaleDataError:
+                continue
+            except DBAPIError as error:
+                if not is_passing(error):
+                    current_app.logger.exception("the database failed")
+                    raise DatabaseFailed(
+                        f"the database failed: {error.orig}; its log and the master's tell more"
+                    ) from error
+        raise Busy("too many requests change the same things at once; try again in a moment")
+
+    return run
+
+
+def _once(
+    view: Callable[..., Any], parts: Assembly, arguments: dict[str, Any], reading: bool
+) -> Response:
+    database = parts.database
+    with (database.reading if reading else database.writing)() as session:
+        g.slapos = Context(session, parts.clock, parts.policy, parts.settings)
+        response = current_app.make_response(view(**arguments))
+        if response.status_code < 400 and not reading:
+            session.commit()
+        return response

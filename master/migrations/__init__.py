@@ -1,0 +1,105 @@
+"""Bringing a database to the schema of this version, whole or not at all.
+
+It happens in one transaction under a lock, so that two masters that start at once, or one that is
+killed on the way, leave no half schema. A database that is not ours is left as it is.
+"""
+
+import sqlite3
+from pathlib import Path
+
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from slapos.master.database import Database
+from slapos.protocol.errors import SlapOSError
+
+FOLDER = Path(__file__).parent
+#: A revision is the number that its file begins with, so no need to load them to know them.
+REVISIONS = sorted(path.name.split("_")[0] for path in (FOLDER / "versions").glob("[0-9]*.py"))
+HEAD = REVISIONS[-1]
+#: An arbitrary number that all masters of one PostgreSQL agree on.
+ADVISORY_LOCK = 7_357_201
+
+
+class DatabaseUnusable(SlapOSError):
+    """The database cannot be opened, or is not ours, or of a newer version."""
+
+    code = "database_unusable"
+
+
+def upgrade(database: Database) -> None:
+    """Bring the database to this version's schema; raise DatabaseUnusable, leaving it untouched."""
+    shown = database.engine.url.render_as_string(hide_password=True)
+    try:
+        _upgrade(database, shown)
+    except DBAPIError as error:
+        raise DatabaseUnusable(_why(database, shown, error)) from error
+
+
+def version(connection: Connection) -> str | None:
+    """Return the revision of a database's schema, None when it has none of ours."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _upgrade(database: Database, shown: str) -> None:
+    with database.reading() as session:  # a look first: mostly there is nothing to do
+        if _checked_version(session.connection(), shown) == HEAD:
+            return
+    if database.engine.dialect.name == "sqlite":
+        with database.engine.connect() as connection:
+            # It cannot be set inside a transaction, and stays set in the file.
+            dbapi: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
+            dbapi.execute("PRAGMA journal_mode=WAL")
+    with database.writing() as session:
+        connection = session.connection()
+        if database.engine.dialect.name == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        if _checked_version(connection, shown) != HEAD:
+            _run(connection)
+        session.commit()
+
+
+def _run(connection: Connection) -> None:
+    # Imported here: most starts find nothing to do, and need not wait for Alembic.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    configuration = Config()
+    configuration.set_main_option("script_location", str(FOLDER))
+    configuration.attributes["connection"] = connection
+    command.upgrade(configuration, "head")
+
+
+def _checked_version(connection: Connection, shown: str) -> str | None:
+    found = version(connection)
+    if found is None and inspect(connection).get_table_names():
+        raise DatabaseUnusable(
+            f"{shown} holds another program's tables (slapproxy's cannot be taken over); "
+            "name another database with database_uri or --database-uri"
+        )
+    if found is not None and found not in REVISIONS:
+        raise DatabaseUnusable(
+            f"{shown} was last used by a newer version of slapos (its schema is {found}, this "
+            f"version knows up to {HEAD}); use that version, or another database"
+        )
+    return found
+
+
+def _why(database: Database, shown: str, error: DBAPIError) -> str:
+    cause = str(error.orig).strip()
+    begin = f"the database {shown} cannot be used: {cause}"
+    if database.engine.dialect.name != "sqlite":
+        return f"{begin}; is the server running, and may this user create tables there?"
+    path = Path(database.engine.url.database or "")
+    if "unable to open" in cause:
+        if not path.parent.is_dir():
+            return f"{begin}; the folder {path.parent} does not exist: make it first"
+        return f"{begin}; may this user write in {path.parent}?"
+    if "locked" in cause:
+        return f"{begin}; another program holds it: end that one, or wait until it is done"
+    if "readonly" in cause:
+        return f"{begin}; the file and its folder have to be writable for this user"
+    return f"{begin}; name another file with database_uri or --database-uri"

@@ -1,0 +1,1 @@
+"""Nodes: the machines, their partitions and addresses, and what they said last."""

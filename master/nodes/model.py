@@ -1,0 +1,118 @@
+"""Compute nodes and their partitions."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from slapos.master.database import Base
+from slapos.protocol.errors import Conflict
+
+REFERENCE_LENGTH = 200
+
+
+class PartitionState(StrEnum):
+    """Whether a partition holds an instance."""
+
+    FREE = "free"
+    BUSY = "busy"
+
+
+class ComputeNode(Base):
+    """A machine that builds releases and runs instances.
+
+    `version` grows with each transaction that changes what the node is told (`nodes/version.py`).
+    """
+
+    __tablename__ = "compute_nodes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), unique=True)
+    title: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
+    address: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
+    netmask: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
+    created_at: Mapped[datetime]
+    formatted_at: Mapped[datetime | None]
+    contacted_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column(BigInteger, default=1)
+
+    partitions: Mapped[list["ComputePartition"]] = relationship(
+        back_populates="node", order_by="ComputePartition.id", cascade="all, delete-orphan"
+    )
+
+
+class ComputePartition(Base):
+    """A place for one instance on a node."""
+
+    __tablename__ = "compute_partitions"
+    __table_args__ = (
+        UniqueConstraint("node_id", "reference"),
+        Index(None, "node_id", "state"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    node_id: Mapped[int] = mapped_column(ForeignKey("compute_nodes.id", ondelete="CASCADE"))
+    reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
+    state: Mapped[str] = mapped_column(String(20), default=PartitionState.FREE)
+    #: Since when the node no longer names it: it was busy, so it is kept until it is free.
+    missing_since: Mapped[datetime | None]
+
+    node: Mapped[ComputeNode] = relationship(back_populates="partitions")
+    addresses: Mapped[list["PartitionAddress"]] = relationship(
+        back_populates="partition",
+        order_by="PartitionAddress.position",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+    )
+    capabilities: Mapped[list["PartitionCapability"]] = relationship(
+        order_by="PartitionCapability.name", cascade="all, delete-orphan", passive_deletes=True
+    )
+
+    def occupy(self) -> None:
+        """Take it for an instance."""
+        if self.state != PartitionState.FREE or self.missing_since is not None:
+            raise Conflict(f"the partition {self.reference} is not free")
+        self.state = PartitionState.BUSY
+
+    def release(self) -> None:
+        """Give it back."""
+        self.state = PartitionState.FREE
+
+    def seen_by(self) -> int | None:
+        """Return the id of its node."""
+        return self.node_id
+
+
+class PartitionAddress(Base):
+    """An IP address of a partition; with `gateway` and `netmask` it is a full one."""
+
+    __tablename__ = "partition_addresses"
+
+    partition_id: Mapped[int] = mapped_column(
+        ForeignKey("compute_partitions.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    interface: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
+    address: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
+    netmask: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
+    gateway: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
+    network: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
+
+    partition: Mapped[ComputePartition] = relationship(back_populates="addresses")
+
+    def seen_by(self) -> int | None:
+        """Return the id of its node."""
+        return self.partition.node_id
+
+
+class PartitionCapability(Base):
+    """A word that a partition offers and that a request may ask for."""
+
+    __tablename__ = "partition_capabilities"
+
+    partition_id: Mapped[int] = mapped_column(
+        ForeignKey("compute_partitions.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), primary_key=True)

@@ -1,0 +1,1 @@
+"""Provisioning: instance trees, instances and shared instances, and where they are placed."""

@@ -1,0 +1,116 @@
+"""Instance trees and their instances."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from slapos.master.database import Base
+from slapos.master.nodes.model import ComputeNode, ComputePartition
+from slapos.master.text import URL_LENGTH
+from slapos.protocol.states import InstanceState
+
+TITLE_LENGTH = 200
+#: A shared instance is known to its host by the titles of its tree and itself.
+REFERENCE_LENGTH = 2 * TITLE_LENGTH + 40
+
+TICK = timedelta(microseconds=1)
+
+
+class InstanceTree(Base):
+    """What a customer ordered: a root instance and all that it requested.
+
+    A service and a shared instance of the same title are two trees.
+    """
+
+    __tablename__ = "instance_trees"
+    __table_args__ = (UniqueConstraint("title", "shared"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column(String(TITLE_LENGTH))
+    shared: Mapped[bool]
+    created_at: Mapped[datetime]
+
+
+class SoftwareInstance(Base):
+    """An instance, or a shared instance, which has a host and no partition of its own.
+
+    `changed_at` is the timestamp that nodes compare: it changes exactly when there is something
+    new for the node to act on. `reported_for` is the `changed_at` that the node's last report was
+    about; so the node has brought about all that is wanted when the two are equal.
+    """
+
+    __tablename__ = "software_instances"
+    __table_args__ = (
+        # The root may have the title of one of its children.
+        UniqueConstraint("tree_id", "title", "shared", "is_root"),
+        Index(None, "node_id", "software_url"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), unique=True)
+    tree_id: Mapped[int] = mapped_column(ForeignKey("instance_trees.id"))
+    is_root: Mapped[bool]
+    requester_id: Mapped[int | None] = mapped_column(
+        ForeignKey("software_instances.id", ondelete="SET NULL"), index=True
+    )
+    node_id: Mapped[int | None] = mapped_column(ForeignKey("compute_nodes.id"))
+    partition_id: Mapped[int | None] = mapped_column(
+        ForeignKey("compute_partitions.id"), unique=True
+    )
+    host_id: Mapped[int | None] = mapped_column(
+        ForeignKey("software_instances.id", ondelete="SET NULL"), index=True
+    )
+    title: Mapped[str] = mapped_column(String(TITLE_LENGTH))
+    shared: Mapped[bool]
+    software_url: Mapped[str] = mapped_column(String(URL_LENGTH))
+    software_type: Mapped[str] = mapped_column(String(TITLE_LENGTH))
+    requested_state: Mapped[str] = mapped_column(String(20))
+    parameters: Mapped[dict[str, Any]]
+    connection: Mapped[dict[str, Any]]
+    filters: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+    reported_state: Mapped[str | None] = mapped_column(String(20))
+    reported_at: Mapped[datetime | None]
+    reported_for: Mapped[datetime | None]
+    #: What the node said went wrong, until it says that all is well.
+    error: Mapped[str] = mapped_column(Text, default="")
+
+    #: Counted by the mapper: of two transactions that change one instance, the later is redone.
+    revision: Mapped[int] = mapped_column()
+
+    tree: Mapped[InstanceTree] = relationship(lazy="joined", innerjoin=True)
+    node: Mapped[ComputeNode | None] = relationship()
+    partition: Mapped[ComputePartition | None] = relationship(lazy="joined")
+    requester: Mapped["SoftwareInstance | None"] = relationship(
+        foreign_keys=requester_id, remote_side=id
+    )
+    host: Mapped["SoftwareInstance | None"] = relationship(foreign_keys=host_id, remote_side=id)
+
+    __mapper_args__ = {"version_id_col": revision}  # noqa: RUF012
+
+    def seen_by(self) -> int | None:
+        """Return the id of the node that it is on."""
+        return self.node_id
+
+    def mark_changed(self, now: datetime) -> None:
+        """Tell the node that there is something new; the timestamp never goes back or stands."""
+        self.changed_at = max(now, self.changed_at + TICK)
+
+    def report(self, now: datetime, state: InstanceState, about: datetime | None = None) -> None:
+        """Take in that the node has brought about a state; `about` is the timestamp it goes by."""
+        self.reported_state, self.error = state, ""
+        self.reported_at, self.reported_for = now, about or self.changed_at
+
+    def report_error(self, now: datetime, message: str, about: datetime | None = None) -> None:
+        """Take in that the node failed."""
+        self.error = message or "no reason was given"
+        self.reported_at, self.reported_for = now, about or self.changed_at
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the node's last report is about what is wanted now."""
+        return self.reported_for == self.changed_at

@@ -1,0 +1,129 @@
+"""How instances are doing, worked out from what was requested and what the node said."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from slapos.master.catalog import service as catalog
+from slapos.master.catalog.model import SoftwareInstallation
+from slapos.master.provisioning import service
+from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
+from slapos.protocol.states import BuildState, InstallationState, InstanceState
+from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
+
+#: How a node begins when a promise does not hold.
+PROMISE = "Promise '"
+#: How much of an error a node is told: the end of it.
+ACCESS_LENGTH = 80
+
+_Found = tuple[Phase, str, str, datetime | None]
+
+
+def tree_status(session: Session, tree: InstanceTree) -> TreeStatus:
+    """Return how a tree is doing."""
+    return TreeStatus(
+        title=tree.title,
+        instances=tuple(
+            instance_status(session, instance) for instance in service.instances_of(session, tree)
+        ),
+    )
+
+
+def instance_status(session: Session, instance: SoftwareInstance) -> InstanceStatus:
+    """Return how an instance is doing."""
+    phase, reason, message, since = _phase(session, instance)
+    place = instance.host or instance
+    return InstanceStatus(
+        guid=instance.reference,
+        title=instance.title,
+        software_url=instance.software_url,
+        software_type=instance.software_type,
+        requested_state=InstanceState(instance.requested_state),
+        phase=phase,
+        shared=instance.shared,
+        parent=instance.requester.reference if instance.requester is not None else None,
+        node=place.node.reference if place.node is not None else None,
+        partition=place.partition.reference if place.partition is not None else None,
+        reason=reason,
+        message=message,
+        since=None if since is None else since.isoformat(),
+        parameters=instance.parameters,
+        connection=instance.connection,
+    )
+
+
+def _phase(session: Session, instance: SoftwareInstance) -> _Found:
+    place = instance.host or instance
+    if place.partition is None:
+        return (
+            Phase.ALLOCATING,
+            "no_host",
+            "the instance that hosted it is gone; request it again to have another one found",
+            instance.changed_at,
+        )
+    if instance.requested_state == InstanceState.DESTROYED:
+        return (
+            Phase.DESTROYING,
+            "not_removed",
+            f"waiting for `slapos node report` on {_where(place)} to remove it",
+            instance.changed_at,
+        )
+    error = instance.error or place.error
+    if place.is_settled and error:
+        if error.startswith(PROMISE):
+            return Phase.PROMISING, "promise_failed", error, place.reported_at
+        return Phase.FAILED, "instance_failed", error, place.reported_at
+    if place.is_settled and place.reported_state == place.requested_state:
+        return Phase.HEALTHY, "", "", place.reported_at
+    unbuilt = _unbuilt(session, place)
+    if unbuilt is not None:
+        return unbuilt
+    if error:
+        return Phase.INSTANTIATING, "retrying", f"the last pass failed: {error}", place.changed_at
+    waiting = f"waiting for `slapos node instance` on {_where(place)}"
+    return Phase.INSTANTIATING, "not_processed", waiting, place.changed_at
+
+
+def _unbuilt(session: Session, instance: SoftwareInstance) -> _Found | None:
+    """Return why the release of a placed instance is not there yet, None when it is."""
+    assert instance.node is not None
+    url, node = instance.software_url, instance.node.reference
+    installation = catalog.find(session, instance.node.id, url)
+    if installation is None or installation.requested_state != InstallationState.AVAILABLE:
+        message = f"the release is not wanted on the node: run `slapos supply {url} {node}`"
+        return Phase.BUILDING, "not_supplied", message, instance.changed_at
+    since = installation.reported_at or installation.created_at
+    if installation.reported_state == BuildState.ERROR:
+        return Phase.FAILED, "build_failed", installation.message, since
+    if installation.reported_state == BuildState.BUILDING:
+        return Phase.BUILDING, "building", f"{node} is building {url}", since
+    if installation.reported_state == BuildState.AVAILABLE:
+        return None
+    return Phase.BUILDING, "not_built", f"waiting for `slapos node software` on {node}", since
+
+
+def access_status(instance: SoftwareInstance) -> str:
+    """Return the text that a node compares its promises with: "#error …" or "#access …"."""
+    if instance.error:
+        return f"#error {instance.error[-ACCESS_LENGTH:]}"
+    if instance.reported_state is None:
+        return f"#error no data found for {instance.reference}"
+    return f"#access Instance correctly {instance.reported_state}"
+
+
+def build_status(installation: SoftwareInstallation) -> str:
+    """Return the same for a release on a node: "#building …", "#error …" or "#access …"."""
+    match installation.reported_state:
+        case BuildState.BUILDING:
+            return f"#building software release {installation.url}"
+        case BuildState.AVAILABLE:
+            return f"#access software release {installation.url} available"
+        case BuildState.ERROR:
+            return f"#error while installing {installation.url}"
+        case _:
+            return f"#error no data found for {installation.url}"
+
+
+def _where(instance: SoftwareInstance) -> str:
+    node = instance.node.reference if instance.node else "?"
+    return f"{node} (partition {instance.partition.reference if instance.partition else '?'})"

@@ -1,0 +1,53 @@
+"""Instance trees over HTTP, and all there is to a node."""
+
+from typing import Any
+
+from flask import Blueprint
+
+from slapos.master.catalog import service as catalog
+from slapos.master.catalog.views import render_installation
+from slapos.master.http import context
+from slapos.master.nodes import service as nodes
+from slapos.master.nodes.views import render_node, render_partition
+from slapos.master.provisioning import service
+from slapos.master.provisioning.status import tree_status
+
+blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
+
+
+@blueprint.get("/instance-trees")
+def show_trees() -> dict[str, Any]:
+    """Show every service, with how it is doing."""
+    session = context().session
+    return {"instance_trees": [tree_status(session, t).to_json() for t in service.trees(session)]}
+
+
+@blueprint.get("/instance-trees/<path:title>")
+def show_tree(title: str) -> dict[str, Any]:
+    """Show how a service is doing."""
+    session = context().session
+    return tree_status(session, service.find_tree(session, title)).to_json()
+
+
+@blueprint.get("/nodes/<path:reference>")
+def show_node(reference: str) -> dict[str, Any]:
+    """Show a node: its partitions and what is in them, and its releases."""
+    session = context().session
+    node = nodes.find_node(session, reference)
+    held = {each.partition_id: each for each in service.instances_on_node(session, node.id)}
+    partitions = []
+    for partition in nodes.partitions(session, node.id):
+        instance = held.get(partition.id)
+        shown = render_partition(partition)
+        shown["instance"] = (
+            {"guid": instance.reference, "title": instance.title, "tree": instance.tree.title}
+            if instance is not None
+            else None
+        )
+        partitions.append(shown)
+    installations = catalog.installations(session, node.id)
+    return {
+        **render_node(node),
+        "partitions": partitions,
+        "installations": [render_installation(each) for each in installations],
+    }

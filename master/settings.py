@@ -1,0 +1,128 @@
+"""The master's settings, read once at the start and handed down.
+
+They come from the sections `[slapos]`, `[slapproxy]` and `[multimaster/<url>]` of a settings file;
+options of the command line come first.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slapos.protocol.errors import InvalidConfiguration
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 5000
+MULTIMASTER = "multimaster/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherMaster:
+    """A master that requests may be forwarded to."""
+
+    url: str
+    key_file: Path | None = None
+    certificate_file: Path | None = None
+    #: The partition of that master on whose behalf is requested; without it, as its user.
+    node: str | None = None
+    partition: str | None = None
+    #: Requests for these releases always go there.
+    release_urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an operator can set."""
+
+    database_url: str
+    default_node: str = "computer"
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    threads: int = 8
+    #: Software product → URL of its release.
+    software_products: Mapping[str, str] = field(default_factory=dict)
+    local_release_root: Path | None = None
+    other_masters: tuple[OtherMaster, ...] = ()
+
+
+def read_settings(
+    configuration: Mapping[str, Mapping[str, str]], options: Mapping[str, str | None]
+) -> Settings:
+    """Return the settings of a configuration, overridden by `options` that are not None.
+
+    Keys, in either: database_uri, computer_id, host, port, software_product_list,
+    local_software_release_root. Raises InvalidConfiguration.
+    """
+    merged: dict[str, str] = {}
+    for section in ("slapos", "slapproxy"):
+        merged |= configuration.get(section, {})
+    merged |= {name: value for name, value in options.items() if value is not None}
+    database = merged.get("database_uri", "").strip()
+    if not database:
+        raise InvalidConfiguration(
+            "no database is named: set database_uri in [slapproxy], or give --database-uri"
+        )
+    root = merged.get("local_software_release_root", "").strip()
+    return Settings(
+        database_url=database_url(database),
+        default_node=merged.get("computer_id", "").strip() or "computer",
+        host=merged.get("host", "").strip() or DEFAULT_HOST,
+        port=_port(merged.get("port", "").strip()),
+        software_products=_products(merged.get("software_product_list", "")),
+        local_release_root=Path(root).absolute() if root else None,
+        other_masters=tuple(
+            _other_master(name.removeprefix(MULTIMASTER), section)
+            for name, section in configuration.items()
+            if name.startswith(MULTIMASTER)
+        ),
+    )
+
+
+def database_url(uri: str) -> str:
+    """Return the URL of a database that is named by a URL or by the path of an SQLite file."""
+    if "://" not in uri:
+        return f"sqlite:///{Path(uri).expanduser().absolute()}"
+    scheme, rest = uri.split("://", 1)
+    if scheme in ("postgres", "postgresql"):
+        return f"postgresql+psycopg://{rest}"
+    if scheme.split("+")[0] not in ("sqlite", "postgresql"):
+        raise InvalidConfiguration(
+            f"database_uri begins with {scheme}://; "
+            "a path, sqlite:///… and postgresql://… can be used"
+        )
+    return uri
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text or DEFAULT_PORT)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise InvalidConfiguration(f"port is {text!r}, which is no port number (0 to 65535)")
+    return port
+
+
+def _products(text: str) -> dict[str, str]:
+    products = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, _, url = line.partition(" ")
+        if not url.strip():
+            raise InvalidConfiguration(
+                f"software_product_list has the line {line!r}; each is a product, a space, a URL"
+            )
+        products[name] = url.strip()
+    return products
+
+
+def _other_master(url: str, section: Mapping[str, str]) -> OtherMaster:
+    key, certificate = section.get("key"), section.get("cert")
+    return OtherMaster(
+        url=url,
+        key_file=Path(key) if key else None,
+        certificate_file=Path(certificate) if certificate else None,
+        node=section.get("computer"),
+        partition=section.get("partition"),
+        release_urls=tuple(
+            filter(None, map(str.strip, section.get("software_release_list", "").splitlines()))
+        ),
+    )

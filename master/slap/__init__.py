@@ -1,0 +1,1 @@
+"""The SLAP wire: adapters that read a request, call a room, and answer as clients expect."""

@@ -1,0 +1,173 @@
+"""What a node is told: made from the rooms, and kept as bytes until something of it changes."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
+
+from slapos.master.catalog import service as catalog
+from slapos.master.nodes import service as nodes
+from slapos.master.nodes.model import ComputeNode, ComputePartition
+from slapos.master.provisioning import service as provisioning
+from slapos.master.provisioning.model import SoftwareInstance
+from slapos.master.provisioning.status import access_status
+from slapos.protocol.errors import InvalidRequest
+from slapos.protocol.marshal import dumps
+from slapos.protocol.messages import NodeInformation, PartitionInformation, ReleaseAssignment
+from slapos.protocol.states import InstallationState, InstanceState
+
+#: Nodes whose documents are kept by a process.
+KEPT_NODES = 1000
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document, the version of the node it was made for, and its ETag."""
+
+    version: int
+    content: bytes
+    etag: str
+
+
+class NodeViews:
+    """Keeps the documents of nodes, each as long as its node's version stays the same.
+
+    The version is read from the database each time, so any number of processes may do this.
+    """
+
+    def __init__(self) -> None:
+        self._documents: dict[int, Document] = {}
+
+    def document(self, session: Session, reference: str) -> Document:
+        """Return what a node is told, or raise NotFound."""
+        row = session.execute(_VERSION, {"reference": reference}).first()
+        if row is None:
+            nodes.find_node(session, reference)
+            raise AssertionError("a node appeared in a transaction that reads one moment")
+        node_id, version = row
+        kept = self._documents.get(node_id)
+        if kept is not None and kept.version == version:
+            return kept
+        content = dumps(node_information(session, node_id, reference).to_marshalled())
+        document = Document(version, content, hashlib.sha256(content).hexdigest()[:32])
+        if len(self._documents) >= KEPT_NODES:
+            self._documents.clear()
+        self._documents[node_id] = document
+        return document
+
+
+_VERSION = select(ComputeNode.id, ComputeNode.version).where(
+    # A plain statement, made once: this is asked more often than anything else.
+    ComputeNode.reference == bindparam("reference")
+)
+
+
+def node_information(session: Session, node_id: int, reference: str) -> NodeInformation:
+    """Return what a node has to build and run."""
+    instances: dict[int, SoftwareInstance] = {}
+    shared: dict[int, list[SoftwareInstance]] = defaultdict(list)
+    for instance in provisioning.instances_on_node(session, node_id):
+        if instance.partition_id is not None:
+            instances[instance.partition_id] = instance
+        elif instance.host_id is not None:
+            shared[instance.host_id].append(instance)
+    told = []
+    for partition in nodes.partitions(session, node_id):
+        held = instances.get(partition.id)
+        told.append(_partition(reference, partition, held, shared[held.id] if held else ()))
+    return NodeInformation(
+        reference=reference,
+        releases=tuple(
+            ReleaseAssignment(
+                url=installation.url,
+                node=reference,
+                state=InstallationState(installation.requested_state),
+            )
+            for installation in catalog.installations(session, node_id)
+        ),
+        partitions=tuple(told),
+    )
+
+
+def partition_information(session: Session, node: str, reference: str) -> PartitionInformation:
+    """Return what a node has to do with one partition, or raise NotFound."""
+    partition = nodes.find_partition(session, node, reference)
+    instance = provisioning.find_on_partition(session, node, reference)
+    shared = provisioning.shared_on(session, instance) if instance is not None else ()
+    return _partition(node, partition, instance, shared)
+
+
+def _partition(
+    node: str,
+    partition: ComputePartition,
+    instance: SoftwareInstance | None,
+    shared: Sequence[SoftwareInstance],
+) -> PartitionInformation:
+    if instance is None:
+        return PartitionInformation(node=node, reference=partition.reference)
+    return PartitionInformation(
+        node=node,
+        reference=partition.reference,
+        state=InstanceState(instance.requested_state),
+        software_url=instance.software_url,
+        parameters={
+            **instance.parameters,
+            **addresses(partition),
+            "full_address_list": [],
+            "instance_title": instance.title,
+            "root_instance_title": instance.tree.title,
+            "root_instance_short_title": "",
+            "slap_computer_id": node,
+            "slap_computer_partition_id": partition.reference,
+            "slap_software_type": instance.software_type,
+            "slap_software_release_url": instance.software_url,
+            "slave_instance_list": [
+                _shared(each) for each in shared if each.requested_state == InstanceState.STARTED
+            ],
+            "timestamp": to_timestamp(instance.changed_at),
+        },
+        connection=instance.connection,
+        filter=instance.filters,
+        instance_guid=instance.reference,
+        access_status=access_status(instance),
+        need_modification=True,
+    )
+
+
+def addresses(partition: ComputePartition) -> dict[str, list[tuple[str | None, ...]]]:
+    """Return a partition's `ip_list` and `full_ip_list` (those with a gateway and a netmask)."""
+    short: list[tuple[str | None, ...]] = []
+    full: list[tuple[str | None, ...]] = []
+    for each in partition.addresses:
+        if each.gateway and each.netmask:
+            full.append((each.interface, each.address, each.gateway, each.netmask, each.network))
+        else:
+            short.append((each.interface, each.address))
+    return {"ip_list": short, "full_ip_list": full}
+
+
+def _shared(instance: SoftwareInstance) -> dict[str, Any]:
+    return {
+        "slave_title": instance.reference,
+        "slap_software_type": instance.software_type,
+        "slave_reference": instance.reference,
+        **instance.parameters,
+    }
+
+
+def to_timestamp(moment: datetime) -> str:
+    """Return a time as it travels: seconds since 1970, as text, to be compared only."""
+    return f"{moment.timestamp():.6f}"
+
+
+def from_timestamp(text: str) -> datetime:
+    """Read what `to_timestamp` wrote."""
+    try:
+        return datetime.fromtimestamp(float(text), UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"{text!r} is no timestamp") from error

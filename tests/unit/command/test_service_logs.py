@@ -1,0 +1,50 @@
+"""Reading the logs of a service's instances."""
+
+import os
+from pathlib import Path
+
+from slapos.command.service_logs import LogTail, last_lines, log_files
+
+
+def test_a_partition_has_the_log_of_its_buildout_and_those_of_its_processes(tmp_path: Path) -> None:
+    partition = tmp_path / "slappart0"
+    (partition / ".slapgrid/log").mkdir(parents=True)
+    (partition / ".slapgrid/log/instance.log").touch()
+    for name in (".slappart0_kinto-on-watch.log", ".slappart0_cron.log", ".other.log", "x.log"):
+        (partition / name).touch()
+    assert [path.name for path in log_files(partition)] == [
+        "instance.log",
+        ".slappart0_cron.log",
+        ".slappart0_kinto-on-watch.log",
+    ]
+
+
+def test_the_last_lines_of_a_long_file_are_read(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("".join(f"line {number}\n" for number in range(10_000)))
+    assert last_lines(log, 2) == ["line 9998", "line 9999"]
+    assert last_lines(log, 0) == []
+
+
+def test_what_is_added_is_followed_through_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("old\n")
+    tail = LogTail(log)
+    with log.open("a") as stream:
+        stream.write("one\ntw")
+    assert list(tail.new_lines()) == ["one"]
+    with log.open("a") as stream:
+        stream.write("o\n")
+    assert list(tail.new_lines()) == ["two"]
+    os.rename(log, tmp_path / "a.log.1")
+    assert list(tail.new_lines()) == []
+    log.write_text("three\n")
+    assert list(tail.new_lines()) == ["three"]
+
+
+def test_an_emptied_file_is_read_from_its_beginning(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("much that was there\n")
+    tail = LogTail(log)
+    log.write_text("new\n")
+    assert list(tail.new_lines()) == ["new"]
