@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(number, _end)
     with _listening(settings.host, settings.port) as listener:
         app = create_app(settings)
-        server = create_server(app, sockets=[listener], threads=settings.threads, ident=None)
+        server = create_server(app, sockets=[listener], threads=settings.threads)
         print(f"listening on {_url(settings.host, listener.getsockname()[1])}", flush=True)
         server.run()
     return 0
