@@ -10,6 +10,7 @@ from slapos.node.doors import Doors
 from slapos.node.instantiate.process import InstanceOptions, PartitionProcessor
 from slapos.node.layout import release_digest
 from slapos.node.outcome import ExitStatus, Outcome, Result, exit_status
+from slapos.node.report.report_pass import report_partitions
 from slapos.node.supervise.configuration import write_main
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
 from slapos.protocol.messages import NodeInformation, PartitionInformation
@@ -112,6 +113,16 @@ def promise_pass(doors: Doors, *, only: Sequence[str] = ()) -> ExitStatus:
         for partition in known.partitions
         if partition.state is InstanceState.STARTED and (not only or partition.reference in only)
     ]
+    _summarise("partitions", outcomes)
+    return exit_status(outcomes)
+
+
+def report_pass(doors: Doors) -> ExitStatus:
+    """Report usage, and destroy what the master wants destroyed."""
+    if not doors.settings.forbid_supervisord_automatic_launch:
+        doors.supervisor.ensure_running()
+    known = doors.client.node_information(doors.settings.computer_id)
+    outcomes = report_partitions(doors, [p for p in known.partitions if not p.is_free])
     _summarise("partitions", outcomes)
     return exit_status(outcomes)
 

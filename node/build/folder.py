@@ -81,9 +81,8 @@ def remove_folder(folder: Path) -> None:
     (folder / COMPLETED).unlink(missing_ok=True)
     if not folder.exists():
         return
-    for path, _folders, _files in os.walk(folder):
-        status = os.lstat(path)
-        if status.st_mode & 0o700 != 0o700:
+    if os.geteuid() != 0:  # root needs no leave, and must not follow a link that is put here now
+        for path, _folders, _files in os.walk(folder):
             with suppress(PermissionError):
                 os.chmod(path, 0o700)
     shutil.rmtree(folder)

@@ -27,4 +27,4 @@ def keep_retention(work: Work, doors: Doors) -> None:
             f"retention_delay is {wanted!r}, and it must be a number of days",
             remedy="request the instance with another filter",
         )
-    write_if_changed(path, f"{days:g}")
+    write_if_changed(path, str(days))

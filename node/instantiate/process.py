@@ -294,6 +294,9 @@ class PartitionProcessor:
     def _report_state(
         self, wanted: PartitionInformation, record: PartitionRecord, state: InstanceState
     ) -> None:
+        """Tell what it is; that it is destroyed is for `node report` to say, once it is."""
+        if state is InstanceState.DESTROYED:
+            state = InstanceState.STOPPED
         if record.reported == str(state) and not _is_error(wanted):
             return
         self._doors.client.report_state(self._settings.computer_id, wanted.reference, state)

@@ -122,18 +122,24 @@ def write_main(layout: Layout) -> bool:
 def find_programs(partition: Path) -> list[Program]:
     """Return what a partition wants running: files of etc/run and etc/service, by name.
 
-    Where both have a file of one name, the service counts. Files that cannot be run are warned of.
+    Where both have a file of one name, the service counts.
     """
-    found: dict[str, Program] = {}
-    for folder, suffix in (("etc/run", ""), ("etc/service", WATCHED)):
-        for path in sorted((partition / folder).glob("*")):
-            if path.name.startswith(".") or not path.is_file():
-                continue
-            if not os.access(path, os.X_OK):
-                logger.warning("%s is not executable, so it is not started", path)
-                continue
-            found[path.name] = Program(name=path.name + suffix, path=path)
+    found = {p.short_name: p for p in find_executables(partition / "etc" / "run")}
+    found |= {p.short_name: p for p in find_executables(partition / "etc" / "service", WATCHED)}
     return [found[name] for name in sorted(found)]
+
+
+def find_executables(folder: Path, suffix: str = "") -> list[Program]:
+    """Return the programs of a folder, by name; files that cannot be run are warned of."""
+    found = []
+    for path in sorted(folder.glob("*")):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if os.access(path, os.X_OK):
+            found.append(Program(name=path.name + suffix, path=path))
+        else:
+            logger.warning("%s is not executable, so it is not started", path)
+    return found
 
 
 def render_group(

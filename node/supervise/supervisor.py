@@ -16,6 +16,7 @@ from supervisor.xmlrpc import Faults
 from slapos.node.layout import Layout
 from slapos.node.supervise.configuration import (
     WATCHED,
+    Program,
     find_programs,
     render_group,
     write_main,
@@ -199,20 +200,32 @@ class Supervisor:
         Raises SupervisorFailed, InvalidConfiguration.
         """
         programs = find_programs(directory)
-        if not programs:
+        if programs:
+            self.run_group(reference, programs, directory, uid=uid, user_name=user_name)
+        else:
             logger.info("%s: it has no services", reference)
             self.stop_partition(reference)
-            return
+
+    def run_group(
+        self,
+        group: str,
+        programs: list[Program],
+        directory: Path,
+        *,
+        uid: int | None,
+        user_name: str,
+    ) -> None:
+        """Have these programs running as a group. Raises SupervisorFailed, InvalidConfiguration."""
         for program in programs:
-            log = directory / f".{reference}_{program.short_name}.log"
+            log = directory / f".{group}_{program.short_name}.log"
             if log.is_symlink():  # supervisord would follow it, as root
                 log.unlink()
-        text = render_group(reference, programs, directory, uid, user_name)
-        write_if_changed(self._file(reference), text, mode=0o600)
+        text = render_group(group, programs, directory, uid, user_name)
+        write_if_changed(self._file(group), text, mode=0o600)
         with _understood():
-            self._reload(reference)
+            self._reload(group)
             for process in self.processes():
-                if process.group == reference and not process.is_running:
+                if process.group == group and not process.is_running:
                     self._start(process.group, process.name)
 
     def stop_partition(self, reference: str) -> None:

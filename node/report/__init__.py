@@ -1,0 +1,1 @@
+"""Reporting usage to the master, and removing what was destroyed."""

@@ -1,0 +1,115 @@
+"""Destroying a partition: in its time, after its last programs, with all its data."""
+
+import logging
+import math
+from contextlib import suppress
+from pathlib import Path
+
+from slapos.node.beneath import read_beneath
+from slapos.node.build.folder import remove_folder
+from slapos.node.buildout_program import buildout_environment
+from slapos.node.doors import Doors
+from slapos.node.format.format import RESOURCE
+from slapos.node.instantiate.keep_retention import DELAY
+from slapos.node.record import forget
+from slapos.node.supervise.configuration import find_executables
+from slapos.node.users import Account
+from slapos.protocol.errors import NotFound, SlapOSError
+from slapos.protocol.messages import PartitionInformation
+from slapos.protocol.states import InstanceState
+from slapos.system.files import write_if_changed
+
+logger = logging.getLogger(__name__)
+
+DATE = ".slapos-retention-lock-date"
+#: Names the processes that have to end before the partition is destroyed.
+WAITED_FOR = ".slapos-report-wait-service-list"
+SECONDS_A_DAY = 86400
+#: Seconds that `sbin/destroy` may take.
+DESTROY_TIME = 3600.0
+
+
+class NotYet(SlapOSError):
+    """The partition is kept for now; the message says until when."""
+
+    code = "not_yet"
+
+
+def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doors) -> None:
+    """Destroy it and tell the master. Raises NotYet, SlapOSError, OSError."""
+    reference = wanted.reference
+    folder = doors.settings.layout.partition(reference)
+    doors.supervisor.stop_partition(reference)
+    with suppress(SlapOSError):  # the master only shows it
+        doors.client.report_state(doors.settings.computer_id, reference, InstanceState.STOPPED)
+    _check_retention(folder, doors.now())
+    _run_last_programs(reference, folder, account, doors)
+    logger.info("%s: destroying it", reference)
+    program = folder / "sbin" / "destroy"
+    if program.is_file():
+        doors.runner.run(
+            [str(program)],
+            cwd=folder,
+            environment=buildout_environment(doors.environment, folder, account),
+            timeout=DESTROY_TIME,
+            user=account.user,
+        )
+    doors.supervisor.stop_partition(f"{reference}-prerm")
+    _remove_content(reference, folder, doors)
+    forget(doors.settings.layout.partition_record(reference))
+    with suppress(NotFound):  # it knows already
+        doors.client.report_state(doors.settings.computer_id, reference, InstanceState.DESTROYED)
+
+
+def _check_retention(folder: Path, now: float) -> None:
+    """Fix the date of destruction the first time, and hold it. Raises NotYet."""
+    until = _number(folder, DATE)
+    if until is None:
+        days = _number(folder, DELAY) or 0.0
+        if days <= 0:
+            return
+        until = now + days * SECONDS_A_DAY
+        write_if_changed(folder / DATE, str(until))
+    if now < until:
+        days = (until - now) / SECONDS_A_DAY
+        raise NotYet(f"its data is kept for {days:.1f} days more, as was asked when it was made")
+
+
+def _number(folder: Path, name: str) -> float | None:
+    content = read_beneath(folder, name, 100)
+    try:
+        value = float(content or b"")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _run_last_programs(reference: str, folder: Path, account: Account, doors: Doors) -> None:
+    """Start what is in etc/prerm, once, and see that it has ended. Raises NotYet."""
+    group = f"{reference}-prerm"
+    programs = find_executables(folder / "etc" / "prerm")
+    if not programs:
+        return
+    uid = account.uid if account.user is not None else None
+    if read_beneath(folder, WAITED_FOR) is None:
+        doors.supervisor.run_group(group, programs, folder, uid=uid, user_name=account.name)
+        names = "".join(f"{group}:{program.name}\n" for program in programs)
+        write_if_changed(folder / WAITED_FOR, names)
+    running = [p.name for p in doors.supervisor.processes() if p.group == group and p.is_running]
+    if running:
+        raise NotYet(f"{', '.join(running)} in etc/prerm has not ended yet")
+
+
+def _remove_content(reference: str, folder: Path, doors: Doors) -> None:
+    """Remove all that is in it but what `node format` put there."""
+    certificates = doors.settings.certificate_repository_path
+    if certificates is not None:
+        for suffix in ("key", "crt"):
+            (certificates / f"{reference}.{suffix}").unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name == RESOURCE:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        else:
+            path.unlink()

@@ -1,0 +1,132 @@
+"""The way of usage to the master: collected, closed into a batch on disk, sent, then forgotten.
+
+A batch never changes once it is closed: what is sent a second time, because an answer was lost, is
+the same document to the byte.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from slapos.node.beneath import UnsafePath, open_file, open_folder
+from slapos.node.build.folder import remove_folder
+from slapos.node.buildout_program import buildout_environment
+from slapos.node.doors import Doors
+from slapos.node.report.consumption import check_consumption, check_journal, make_journal
+from slapos.node.users import Account
+from slapos.protocol.errors import MalformedDocument
+from slapos.system.files import write_if_changed
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "var/xml_report"
+#: Bytes of a document that are read; a larger one is left where it is.
+LARGEST = 10_000_000
+#: Seconds that a program of etc/report may take.
+PROGRAM_TIME = 300.0
+
+
+class UsageJournal:
+    """What the node has of usage that the master does not have yet."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._folder = doors.settings.layout.state / "usage"
+        self._open = self._folder / "open"
+
+    def collect(self, reference: str, account: Account) -> None:
+        """Have a partition report, and take over what it left. Raises CommandFailed."""
+        layout = self._doors.settings.layout
+        partition = layout.partition(reference)
+        self._run_programs(partition, account)
+        for root, relative in (
+            (partition, FOLDER),
+            (layout.instance_root, f"{FOLDER}/{reference}"),
+        ):
+            for folder, name, content in _documents(root, relative):
+                try:
+                    check_consumption(content)
+                except MalformedDocument as error:
+                    logger.warning("%s/%s/%s is not sent: %s", root, relative, name, error)
+                    continue
+                self._take(reference, name, content)
+                os.unlink(name, dir_fd=folder)
+
+    def _run_programs(self, partition: Path, account: Account) -> None:
+        programs = [p for p in sorted((partition / "etc" / "report").glob("*")) if p.is_file()]
+        for program in programs:
+            os.close(open_folder(partition, FOLDER, owner=account.owner))
+            name = f"slapreport.{self._doors.identifiers.token(8)}"
+            self._doors.runner.run(
+                [str(program), str(partition / FOLDER / name)],
+                cwd=partition,
+                environment=buildout_environment(self._doors.environment, partition, account),
+                timeout=PROGRAM_TIME,
+                user=account.user,
+            )
+
+    def _take(self, reference: str, name: str, content: bytes) -> None:
+        """Keep a document; the same file taken twice, after a crash, is kept once."""
+        self._open.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(name.encode() + b"\0" + content).hexdigest()[:32]
+        write_if_changed(self._open / f"{reference}.{digest}.xml", content)
+
+    def send(self) -> None:
+        """Close what was collected, and send all that is closed, the oldest first.
+
+        Raises SlapOSError when the master does not take it; it is then kept.
+        """
+        if self._open.is_dir() and any(self._open.iterdir()):
+            moment = self._doors.clock.now().strftime("%Y%m%dT%H%M%S.%fZ")
+            self._open.rename(self._folder / f"batch-{moment}")
+        for batch in sorted(self._folder.glob("batch-*")):
+            self._doors.client.report_usage(self._doors.settings.computer_id, self._journal(batch))
+            remove_folder(batch)
+        self._send_own()
+
+    def _journal(self, batch: Path) -> str:
+        moment = re.sub(
+            r"batch-(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d).*", r"\1-\2-\3 at \4:\5:\6", batch.name
+        )
+        documents = [
+            (path.name.rsplit(".", 2)[0], path.read_bytes()) for path in sorted(batch.iterdir())
+        ]
+        return make_journal(self._doors.settings.computer_id, moment, documents).decode()
+
+    def _send_own(self) -> None:
+        """Send the journals of the node itself, as they are."""
+        settings = self._doors.settings
+        relative = f"{FOLDER}/{settings.computer_id}"
+        for folder, name, content in _documents(settings.instance_root, relative):
+            try:
+                check_journal(content)
+            except MalformedDocument as error:
+                logger.warning("%s/%s is not sent: %s", relative, name, error)
+                continue
+            self._doors.client.report_usage(settings.computer_id, content.decode())
+            os.unlink(name, dir_fd=folder)
+
+
+def _documents(root: Path, relative: str) -> Iterator[tuple[int, str, bytes]]:
+    """Yield (descriptor of the folder, name, content) of the plain files in a folder."""
+    try:
+        folder = open_folder(root, relative)
+    except FileNotFoundError:
+        return
+    try:
+        for name in sorted(os.listdir(folder)):
+            try:
+                with os.fdopen(open_file(folder, name, os.O_RDONLY), "rb") as stream:
+                    content = stream.read(LARGEST + 1)
+            except (OSError, UnsafePath) as error:
+                logger.warning("%s/%s/%s is not sent: %s", root, relative, name, error)
+                continue
+            if len(content) > LARGEST:
+                logger.warning("%s/%s/%s is too large to be sent", root, relative, name)
+                continue
+            yield folder, name, content
+    finally:
+        os.close(folder)
