@@ -52,6 +52,11 @@ class Layout:
         """Return the socket on which supervisord listens."""
         return self.instance_root / "sv.sock"
 
+    @property
+    def supervisor_pid_file(self) -> Path:
+        """Return the file with supervisord's process id."""
+        return self.instance_root / "var" / "run" / "supervisord.pid"
+
     def default_pidfile(self, kind: str) -> Path:
         """Return the lock file of a command, `kind` is `sr`, `cp` or `ur`."""
         return self.instance_root / "var" / "run" / f"slapgrid-{kind}.pid"

@@ -21,6 +21,7 @@ from slapos.node.supervise.configuration import (
     render_group,
     write_main,
 )
+from slapos.node.supervise.orphans import end_orphans
 from slapos.protocol.errors import SlapOSError
 from slapos.system.clock import Clock
 from slapos.system.files import write_if_changed
@@ -121,6 +122,7 @@ class Supervisor:
         self._wait_while("SHUTDOWN", "RESTARTING")
         if self.is_running():
             return
+        end_orphans(self._layout.supervisor_socket, self._layout.supervisor_pid_file, self._clock)
         logger.info("starting supervisord")
         output = ""
         try:

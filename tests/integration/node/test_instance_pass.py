@@ -4,6 +4,8 @@ import json
 import os
 import signal
 
+import psutil
+
 from slapos.protocol.states import InstanceState
 from tests.integration.node.world import World, until
 
@@ -53,6 +55,21 @@ def test_a_killed_service_is_started_again(world: World) -> None:
     answer = world.run("instance")
     assert "slappart0:web-on-watch was not running, it is started" in answer.stdout
     assert processes(world)["slappart0:web-on-watch"]["state"] == "RUNNING"
+
+
+def test_a_killed_supervisord_leaves_no_service_running_twice(world: World) -> None:
+    world.release(world.installing("web"))
+    world.want()
+    world.run("instance")
+    old = processes(world)["slappart0:web-on-watch"]["pid"]
+    assert isinstance(old, int)
+    os.kill(int(world.layout.supervisor_pid_file.read_text()), signal.SIGKILL)
+    answer = world.run("instance")
+    assert f"process {old} outlived its supervisord" in answer.stdout
+    assert processes(world)["slappart0:web-on-watch"]["state"] == "RUNNING"
+    assert processes(world)["slappart0:web-on-watch"]["pid"] != old
+    gone = not psutil.pid_exists(old) or psutil.Process(old).status() == psutil.STATUS_ZOMBIE
+    assert gone
 
 
 def test_only_what_changed_is_restarted(world: World) -> None:
