@@ -20,6 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NoReturn
 
+from slapos.node.bang import BangSettings, bang
 from slapos.node.promise.conclusion import (
     Circumstances,
     outcome_of_executable,
@@ -40,8 +41,6 @@ EXIT_FAILING = 2
 EXIT_NOT_RUN = 1
 EXIT_CANNOT_EXECUTE = 126  # as a shell has it
 EXIT_TERMINATED = 128 + signal.SIGTERM
-#: Seconds that the master gets to take a bang.
-BANG_TIMEOUT = 10.0
 #: Our own plugins in a plugin file: these are imported once, before the processes are made.
 OWN_PLUGIN = re.compile(rb"\bslapos\.node\.promise\.plugin\.\w+")
 
@@ -199,21 +198,17 @@ class Launcher:
 
     def _bang(self, title: str) -> None:
         """Have the instance processed again, for the promise `title`."""
-        # Only now: HTTP and XML take longer to import than most promises to run.
-        from slapos.protocol.http_client import HttpClient, HttpSettings  # noqa: PLC0415
-        from slapos.protocol.slap_client import SlapClient  # noqa: PLC0415
-
         given = self._arguments
-        settings = HttpSettings(
-            base_url=given.master_url,
-            timeout=BANG_TIMEOUT,
+        settings = BangSettings(
+            master_url=given.master_url,
+            node=given.node,
             key_file=given.key_file,
             certificate_file=given.certificate_file,
             authority_file=given.authority_file,
         )
         message = f"Promise {title} is failing"
         try:
-            SlapClient(HttpClient(settings)).bang_instance(given.node, given.partition, message)
+            bang(settings, given.partition, message)
             _say(f"bang: {message}")
         except (SlapOSError, OSError) as error:
             _say(f"warning: the master did not take the bang {message!r}: {error}")
