@@ -23,6 +23,7 @@ from slapos.recipes.buildout.values import dumps, loads, to_option
 from slapos.system.files import write_if_changed
 
 pkg_resources = upstream.pkg_resources
+INSTALLED_FILES = "__buildout_installed__"
 _save_text = upstream._save_option
 
 SCRIPT = """\
@@ -71,7 +72,7 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
 
     def note_reading(self, options: TypedOptions, option: str, text: str) -> None:
         """Take note that an option is read; [buildout] is left out: it changes with -N and -v."""
-        if not self._constructing or options.name == "buildout" or options.is_volatile(option):
+        if not self._constructing or options.name == "buildout":
             return
         reader = self._constructing[-1]
         if reader is not options:
@@ -79,6 +80,18 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
 
     def __setitem__(self, name: str, data: Mapping[str, Any]) -> None:
         super().__setitem__(name, {option: to_option(value) for option, value in data.items()})
+
+    def preset(self, section: str, values: Mapping[str, Any]) -> None:
+        """Set options of a section before its recipe is constructed."""
+        if section in self._data:
+            raise UserError(
+                f"[{section}] is in use already, before its options could be set: refer to it "
+                "through the section that sets them"
+            )
+        if section not in self._raw:
+            raise upstream.MissingSection(section)
+        # Dumped, so that nothing in a value is taken for a reference.
+        self._raw[section].update({option: dumps(value) for option, value in values.items()})
 
     # Part signatures and .installed.cfg.
 
@@ -137,8 +150,14 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
         names = ["buildout", *installed_options["buildout"]["parts"].split()]
         for number, name in enumerate(names):
             content.write("\n" if number else "")
-            upstream._save_options(name, installed_options[name].copy(), content)
-        write_if_changed(Path(path), content.getvalue(), mode=0o640)
+            kept = installed_options[name].copy()
+            if name in self._data and self._data[name].removed:
+                files = kept[INSTALLED_FILES].split("\n")
+                kept[INSTALLED_FILES] = "\n".join(
+                    path for path in files if path not in self._data[name].removed
+                )
+            upstream._save_options(name, kept, content)
+        write_if_changed(Path(path), content.getvalue(), mode=0o600)
 
     # Commands.
 

@@ -36,6 +36,8 @@ class Options(upstream.Options):  # type: ignore[misc]
     def __init__(self, buildout: Any, section: str, data: dict[str, str]) -> None:
         super().__init__(buildout, section, data)
         self._volatile: set[str] = set()
+        #: Files that the part no longer has, although an earlier run installed them.
+        self.removed: set[str] = set()
         # What the recipe's constructor read of other sections: it decides about reinstallation.
         self._read: dict[tuple[str, str], str] = {}
         self._recording = False
@@ -78,10 +80,6 @@ class Options(upstream.Options):  # type: ignore[misc]
         """Keep options (secrets) out of `.installed.cfg`; their change reinstalls nothing."""
         self._volatile.update(names)
 
-    def is_volatile(self, name: str) -> bool:
-        """Say whether an option is kept out of `.installed.cfg`."""
-        return name in self._volatile
-
     def barrier(self) -> None:
         """Let nothing that the recipe reads from now on decide about its reinstallation."""
         self._recording = False
@@ -121,6 +119,11 @@ class Options(upstream.Options):  # type: ignore[misc]
             place = self.buildout.place_of(self.name)
             return base_of(place) if place else None
         return None
+
+    def fill_in(self, text: str) -> str:
+        """Return a text with what its `${…}` refer to; `$$` is a dollar sign."""
+        pieces = text.split("$$")
+        return "$".join(inside_text(self._sub(piece, [(self.name, "")])) for piece in pieces)
 
     def _dosub(self, option: str, v: str) -> None:
         self._cooked[option] = self._substituted(option, v, None)
@@ -217,6 +220,8 @@ def failures_named(section: str) -> Iterator[None]:
     """Let what goes wrong in a recipe, and is no bug, be told in one line that names the part."""
     try:
         yield
+    except UserError:
+        raise
     except (SlapOSError, OSError) as error:
         raise UserError(f"[{section}] {error}") from error
 
