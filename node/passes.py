@@ -15,11 +15,17 @@ from slapos.node.supervise.configuration import write_main
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
 from slapos.protocol.messages import NodeInformation, PartitionInformation
 from slapos.protocol.states import InstanceState
+from slapos.system.process_lock import AlreadyRunning, process_lock
 
 logger = logging.getLogger(__name__)
 
 #: How often partitions are processed in one pass while they ask things of each other.
 ROUNDS = 10
+#: Seconds to wait, one after the other, for the promises of what was just started.
+LATE_PROMISES = (0.5, 1.0, 2.0, 4.0)
+
+#: By what it is about: the (subject, result) of what was last said not to be as wanted.
+Said = dict[str, set[tuple[str, Result]]]
 
 
 def software_pass(
@@ -29,6 +35,7 @@ def software_pass(
     only: Sequence[str] = (),
     garbage_collect: bool = False,
     information: NodeInformation | None = None,
+    said: Said | None = None,
 ) -> ExitStatus:
     """Bring the releases (`only`: URLs or their MD5) to what the master wants.
 
@@ -51,7 +58,7 @@ def software_pass(
     ]
     if garbage_collect:
         collect_garbage(doors.settings.layout, known)
-    _summarise("software releases", outcomes)
+    _summarise("software releases", outcomes, said)
     return exit_status(outcomes)
 
 
@@ -61,6 +68,7 @@ def instance_pass(
     *,
     only: Sequence[str] = (),
     information: NodeInformation | None = None,
+    said: Said | None = None,
 ) -> ExitStatus:
     """Bring the partitions (`only` these) to what the master wants.
 
@@ -101,8 +109,34 @@ def instance_pass(
         except SlapOSError as error:
             logger.warning("the master cannot be asked for what changed: %s", error)
             break
-    _summarise("partitions", list(outcomes.values()))
+    if options.check_always:
+        _check_late_promises(doors, options, known.partitions, outcomes)
+    _summarise("partitions", list(outcomes.values()), said)
     return exit_status(list(outcomes.values()))
+
+
+def _check_late_promises(
+    doors: Doors,
+    options: InstanceOptions,
+    partitions: Sequence[PartitionInformation],
+    outcomes: dict[str, Outcome],
+) -> None:
+    """Give services that were just started a moment to keep their promises."""
+    fresh = {name for name, outcome in outcomes.items() if outcome.changed}
+    processor = PartitionProcessor(doors, replace(options, force=False))
+    for wait in LATE_PROMISES:
+        late = [
+            partition
+            for partition in partitions
+            if partition.reference in fresh
+            and outcomes[partition.reference].result is Result.PROMISE_FAILED
+        ]
+        if not late:
+            return
+        logger.info("%s of the started instances do not keep their promises yet", len(late))
+        doors.clock.sleep(wait)
+        for partition in late:
+            outcomes[partition.reference] = processor.process(partition)
 
 
 def promise_pass(doors: Doors, *, only: Sequence[str] = ()) -> ExitStatus:
@@ -130,27 +164,49 @@ def report_pass(doors: Doors) -> ExitStatus:
 def repeat_passes(doors: Doors, *, interval: float, should_stop: Callable[[], bool]) -> None:
     """Make software and instance passes until told to stop; one question to the master a pass.
 
-    `interval` is the seconds between the end of a pass and the next one.
+    `interval` is the seconds between the end of a pass and the next one. What is wrong is said
+    once, and again when something about it changes.
     """
-    build, process = BuildOptions(), InstanceOptions(check_always=False)
+    loop = _Loop(doors)
     while not should_stop():
         try:
-            _one_pass(doors, build, process)
+            loop.make_pass()
+        except AlreadyRunning as error:
+            logger.debug("no pass is made now: %s", error)
         except (SlapOSError, OSError) as error:
             logger.error("this pass failed, the next one comes: %s", error)
         if not should_stop():
             doors.clock.sleep(interval)
 
 
-def _one_pass(doors: Doors, build: BuildOptions, process: InstanceOptions) -> None:
-    try:
-        known = doors.client.node_information(doors.settings.computer_id)
-    except SlapOSError as error:
-        doors.supervisor.ensure_running()
-        _run_without_master(doors, error)
-        return
-    software_pass(doors, build, information=known)
-    instance_pass(doors, process, information=known)
+class _Loop:
+    """What lasts from one pass to the next."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._said: Said = {}
+        self._is_offline = False
+
+    def make_pass(self) -> None:
+        """Make one software and one instance pass."""
+        doors, settings = self._doors, self._doors.settings
+        with process_lock(settings.lock("sr")), process_lock(settings.lock("cp")):
+            try:
+                known = doors.client.node_information(settings.computer_id)
+            except SlapOSError as error:
+                self._go_on_without_master(error)
+                return
+            self._is_offline = False
+            software_pass(doors, BuildOptions(), information=known, said=self._said)
+            options = InstanceOptions(check_always=False)
+            instance_pass(doors, options, information=known, said=self._said)
+
+    def _go_on_without_master(self, error: SlapOSError) -> None:
+        if not self._is_offline:
+            self._doors.supervisor.ensure_running()
+            _run_without_master(self._doors, error)
+        self._is_offline = True
+        self._doors.supervisor.start_ended()
 
 
 def _run_without_master(doors: Doors, error: SlapOSError) -> ExitStatus:
@@ -169,10 +225,19 @@ def _start_what_ended(doors: Doors, partitions: Sequence[PartitionInformation]) 
         logger.warning("%s:%s was not running, it is started", process.group, process.name)
 
 
-def _summarise(what: str, outcomes: Sequence[Outcome]) -> None:
+def _summarise(what: str, outcomes: Sequence[Outcome], said: Said | None = None) -> None:
+    """Say what is not as wanted; with `said`, only when it is not what was said the last time."""
     bad = [outcome for outcome in outcomes if outcome.result is not Result.DONE]
+    if said is not None:
+        summary = {(outcome.subject, outcome.result) for outcome in bad}
+        is_new = said.get(what, set()) != summary or any(outcome.changed for outcome in bad)
+        if bad and not is_new:
+            return
+        if not bad and said.get(what):
+            logger.info("%s: all %s are as wanted", what, len(outcomes))
+        said[what] = summary
     if not bad:
-        logger.debug("%s: all %s as wanted", what, len(outcomes))
+        logger.debug("%s: all %s are as wanted", what, len(outcomes))
         return
     logger.error("%s of %s %s are not as wanted:", len(bad), len(outcomes), what)
     for outcome in bad:

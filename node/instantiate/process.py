@@ -180,7 +180,7 @@ class PartitionProcessor:
         steps = STEPS[work.wanted.state]
         if self._options.force_stop and run_services in steps:
             steps = tuple(stop_services if step is run_services else step for step in steps)
-        logger.info("%s: bringing it to %s", work.reference, work.wanted.state)
+        logger.debug("%s: bringing it to %s", work.reference, work.wanted.state)
         error_log = work.folder / f".slapgrid-{work.reference}-error.log"
         error_log.unlink(missing_ok=True)
         for step in steps:

@@ -26,6 +26,7 @@ def run_buildout(work: Work, doors: Doors) -> None:
     (work.folder / transaction_file(work.reference)).unlink(missing_ok=True)
     words = buildout_command(script)
     words += ["-D", "-U"] if work.buildout_debug else ["-U"]
+    logger.info("%s: instantiating %s", work.reference, work.wanted.title or "it")
     work.log.write(f"running as {work.account.name}: {' '.join(words)}")
 
     def on_line(line: str) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shlex
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,8 +108,8 @@ def write_main(layout: Layout) -> bool:
         (root / "etc", 0o700),
         (layout.supervisor_groups, 0o700),
     ):
-        if not folder.is_dir():
-            folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        if stat.S_IMODE(folder.stat().st_mode) != mode:
             folder.chmod(mode)
     text = _MAIN.format(
         socket=_plain(socket),

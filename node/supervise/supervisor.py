@@ -288,7 +288,16 @@ class _Transport(xmlrpc.client.Transport):
         self._path = path
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        return _UnixConnection(os.fspath(self._path))
+        connection = _UnixConnection(os.fspath(self._path))
+        self._connection = (host, connection)
+        return connection
+
+    def single_request(self, *arguments: Any, **more: Any) -> Any:
+        """Ask, and close the connection: a new one costs nothing, and supervisord may restart."""
+        try:
+            return super().single_request(*arguments, **more)
+        finally:
+            self.close()
 
 
 class _UnixConnection(http.client.HTTPConnection):

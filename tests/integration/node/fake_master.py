@@ -1,7 +1,7 @@
 """A small master over real HTTP: answers what a test put in, and keeps what it is told."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +13,9 @@ from slapos.protocol.messages import NodeInformation, PartitionInformation, Rele
 
 @dataclass
 class FakeMaster:
-    """`failures` maps a call to the (status, body) that it gets instead of an answer."""
+    """`failures` maps a call to the (status, body) that it gets instead of an answer, `reaction`
+    is called with what was told, and answers to questions wait for `release_answer`.
+    """
 
     url: str = ""
     releases: list[ReleaseAssignment] = field(default_factory=list)
@@ -22,6 +24,7 @@ class FakeMaster:
     asked: list[str] = field(default_factory=list)
     failures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     release_answer: threading.Event | None = None
+    reaction: Callable[[str, dict[str, str]], None] = lambda call, form: None
 
     def information(self) -> NodeInformation:
         return NodeInformation(
@@ -65,6 +68,7 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
             form = {name: values[-1] for name, values in parse_qs(body).items()}
             if call not in master.failures:
                 master.told.append((call, form))
+                master.reaction(call, form)
             self._answer(call, dumps(None))
 
         def _answer(self, call: str, body: bytes, status: int = 200) -> None:
@@ -80,12 +84,18 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that has given up is what a test wants."""
+
+
 @contextmanager
 def running_master() -> Iterator[FakeMaster]:
     master = FakeMaster()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(master))
-    server.daemon_threads = True
-    server.block_on_close = False
+    server = _Server(("127.0.0.1", 0), _handler(master))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     master.url = f"http://127.0.0.1:{server.server_address[1]}/"
