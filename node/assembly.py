@@ -6,6 +6,7 @@ from slapos.node.doors import Doors
 from slapos.node.promise.check import ProcessPromiseChecker
 from slapos.node.settings import FormatSettings, NodeSettings
 from slapos.node.supervise.supervisor import Supervisor
+from slapos.node.supervise.watchdog import command_line
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import SystemClock
@@ -25,7 +26,19 @@ def make_doors(settings: NodeSettings) -> Doors:
         clock=clock,
         identifiers=SystemIdentifiers(),
         supervisor=Supervisor(
-            settings.layout, runner, clock, python=sys.executable, environment=clean
+            settings.layout,
+            runner,
+            clock,
+            python=sys.executable,
+            environment=clean,
+            watchdog=command_line(
+                sys.executable,
+                master_url=settings.master_url,
+                node=settings.computer_id,
+                instance_root=settings.instance_root,
+                certificates=settings.certificate_repository_path,
+                authority_file=settings.master_ca_file,
+            ),
         ),
         promises=ProcessPromiseChecker(runner, clean, clock),
         environment=environment(),

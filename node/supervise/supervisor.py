@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import xmlrpc.client
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from slapos.node.supervise.configuration import (
     write_main,
 )
 from slapos.node.supervise.orphans import end_orphans
+from slapos.node.supervise.watchdog import WATCHDOG, section
 from slapos.protocol.errors import SlapOSError
 from slapos.system.clock import Clock
 from slapos.system.files import write_if_changed
@@ -87,8 +88,11 @@ class Supervisor:
         *,
         python: str,
         environment: Mapping[str, str],
+        watchdog: Sequence[str] = (),
     ) -> None:
+        """`watchdog` is the command line of the event listener, none for none."""
         self._layout = layout
+        self._watchdog = watchdog
         self._runner = runner
         self._clock = clock
         self._python = python
@@ -119,8 +123,13 @@ class Supervisor:
     def ensure_running(self) -> None:
         """Start supervisord unless it runs. Raises SupervisorFailed."""
         write_main(self._layout)
+        if self._watchdog:
+            text = section(self._watchdog, self._layout.instance_root)
+            write_if_changed(self._file(WATCHDOG), text, mode=0o600)
         self._wait_while("SHUTDOWN", "RESTARTING")
         if self.is_running():
+            with _understood():
+                self._reload(WATCHDOG)
             return
         end_orphans(self._layout.supervisor_socket, self._layout.supervisor_pid_file, self._clock)
         logger.info("starting supervisord")

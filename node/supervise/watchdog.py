@@ -25,6 +25,8 @@ from slapos.protocol.errors import MasterFailed, MasterUnreachable, SlapOSError
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.files import write_if_changed
 
+#: The name of its group.
+WATCHDOG = "watchdog"
 EVENTS = ("PROCESS_STATE_EXITED", "PROCESS_STATE_FATAL")
 DEPLOYED = ".timestamp"
 BANGED = ".slapos_latest_bang_timestamp"
@@ -185,7 +187,7 @@ def section(command: Sequence[str], root: Path) -> str:
     shown = shlex.join(command).replace("%", "%%")
     log = str(root / "var" / "log" / "watchdog.log").replace("%", "%%")
     return f"""
-[eventlistener:watchdog]
+[eventlistener:{WATCHDOG}]
 command = {shown}
 events = {",".join(EVENTS)}
 buffer_size = 1000

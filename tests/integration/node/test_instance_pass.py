@@ -11,8 +11,11 @@ from tests.integration.node.world import World, until
 
 
 def processes(world: World) -> dict[str, dict[str, object]]:
+    """Return the processes of partitions, without the watchdog."""
     answer = world.run("status", "--json")
-    return {f"{p['group']}:{p['name']}": p for p in json.loads(answer.stdout)}
+    found = {f"{p['group']}:{p['name']}": p for p in json.loads(answer.stdout)}
+    found.pop("watchdog:watchdog", None)
+    return found
 
 
 def test_a_started_instance_runs_its_services(world: World) -> None:
@@ -52,6 +55,7 @@ def test_a_killed_service_is_started_again(world: World) -> None:
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGKILL)
     until(lambda: processes(world)["slappart0:web-on-watch"]["state"] == "EXITED")
+    until(lambda: world.master.calls("softwareInstanceBang") != [], "the watchdog bangs")
     answer = world.run("instance")
     assert "slappart0:web-on-watch was not running, it is started" in answer.stdout
     assert processes(world)["slappart0:web-on-watch"]["state"] == "RUNNING"
