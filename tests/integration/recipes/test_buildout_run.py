@@ -29,7 +29,8 @@ class Give:
 class Take:
     def __init__(self, buildout, name, options):
         self.options = options
-        options["seen"] = repr([options.get(key) for key in options.get("show", "").split()])
+        shown = [options.get(key) for key in options.get("show", "").split()]
+        options["seen"] = repr([sorted(x) if isinstance(x, set) else x for x in shown])
 
     def install(self):
         print(f"installed {self.options.name}: {self.options['seen']}")
@@ -102,9 +103,8 @@ show = url
 def test_any_value_goes_from_section_to_section(directory: Path) -> None:
     profile(directory, VALUES)
     output = run(directory).output
-    shown = [["x", {"y": [1, True]}], {"b", "a"}, None, "${not:replaced}", 80]
-    assert f"installed take: {str(shown).split('{', 2)[0]}" in output
-    assert "None, '${not:replaced}', 80]" in output
+    shown = [["x", {"y": [1, True]}], ["a", "b"], None, "${not:replaced}", 80]
+    assert f"installed take: {shown}" in output
     assert "http://h:80/!py![" in output
 
 
