@@ -79,8 +79,9 @@ class Recipe:
         return {name: as_parameter(value) for name, value in values.items()}
 
     def published(self, instance: RequestedInstance) -> dict[str, Any]:
-        """Return what an instance published."""
-        return instance.connection
+        """Return what an instance published; XML has no difference between empty and nothing."""
+        values = instance.connection.items()
+        return {name: "" if value is None else value for name, value in values}
 
     def _waiting(self) -> str:
         if isinstance(self._failure, NotReady):

@@ -69,7 +69,8 @@ class Recipe:
 
     def configuration(self, parameters: dict[str, Any], options: Any) -> Any:
         """Return the instance's parameters; `options` has everything else already."""
-        return parameters
+        # XML has no difference between empty and nothing.
+        return {name: "" if value is None else value for name, value in parameters.items()}
 
     def install(self) -> list[str]:
         """Install nothing."""

@@ -219,6 +219,51 @@ def test_bootstrap_writes_a_script_that_runs_this_buildout(tmp_path: Path) -> No
     assert script.stat().st_mode & 0o111
 
 
+SERVICE = """
+parts = service
+offline = true
+[config]
+recipe = slapos:template
+output = ${buildout:directory}/config
+inline = size = SIZE
+[service]
+recipe = slapos:wrapper
+wrapper-path = ${buildout:directory}/service/it
+command-line = sleep 1
+hash-files = ${config:output}
+"""
+
+
+def test_a_changed_configuration_renames_the_service_that_uses_it(tmp_path: Path) -> None:
+    names = []
+    for size in "12":
+        profile(tmp_path, SERVICE.replace("SIZE", size))
+        run(tmp_path)
+        assert "nstalling" not in run(tmp_path).output
+        (script,) = (tmp_path / "service").iterdir()
+        names.append(script.name)
+    assert names[0] != names[1]
+    profile(tmp_path, "parts =")
+    run(tmp_path)
+    assert list((tmp_path / "service").iterdir()) == []
+
+
+def test_a_template_is_downloaded_and_checked(tmp_path: Path) -> None:
+    remote, local = tmp_path / "remote", tmp_path / "local"
+    remote.mkdir()
+    local.mkdir()
+    (remote / "in").write_text("text")
+    part = "parts = a\n[a]\nrecipe = slapos:template\noutput = ${buildout:directory}/out\n"
+    with served(remote) as (url, _):
+        profile(local, f"{part}url = {url}/in\nmd5sum = {'0' * 32}")
+        assert f"{url}/in has not the wanted content" in failure(local)
+        profile(local, f"{part}url = {url}/in\nmd5sum = 1cb251ec0d568de6a929b520c4aed8d1")
+        run(local)
+        profile(local, f"{part}url = {url}/gone")
+        assert f"cannot download {url}/gone: HTTP Error 404" in failure(local)
+    assert "in offline mode" in failure(local, "-o")
+
+
 ERRORS = {
     "a line that is none": ("parts =\nnonsense", ["buildout.cfg", "line 3: 'nonsense"]),
     "a recipe of an unknown package": (
