@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from slapos.protocol.descriptor import (
+    DEFAULT_TYPE,
+    OLD_DEFAULT_TYPE,
     BrokenDescriptor,
     ReleaseDescriptor,
     Serialisation,
@@ -48,6 +50,8 @@ class Recipe(Unchecked):
         url = Path(options["jsonschema"].removeprefix("file://")).absolute().as_uri()
         descriptor = ReleaseDescriptor.from_json(url, read_json(url, fetch_document))
         wanted = options["slap-software-type"]
+        if wanted == OLD_DEFAULT_TYPE:
+            wanted = DEFAULT_TYPE  # which finds a type of the old name, too
         own = descriptor.find_type(wanted)
         is_json = own.serialisation is Serialisation.JSON_IN_XML
         checks = _Checks(options)

@@ -117,7 +117,7 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
                 distributions = pkg_resources.working_set.resolve([wanted])
             except pkg_resources.ResolutionError as error:
                 raise UserError(f"the package {package} lacks what it needs: {error}") from error
-            self._signatures[package] = " ".join(sorted(map(_package_signature, distributions)))
+            self._signatures[package] = " ".join(sorted({*map(_package_signature, distributions)}))
         return self._signatures[package]
 
     def _read_installed_part_options(self) -> tuple[dict[str, Any], bool]:
@@ -179,7 +179,8 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
 
 
 def _package_signature(distribution: Any) -> str:
-    if isinstance(distribution, pkg_resources.DistInfoDistribution):
+    installed = os.path.basename(distribution.location) in ("site-packages", "dist-packages")
+    if installed or isinstance(distribution, pkg_resources.DistInfoDistribution):
         return f"{distribution.key}-{distribution.version}"
     return str(upstream._dists_sig([distribution])[0])
 

@@ -4,7 +4,7 @@ A branch of `anyOf`, `oneOf` or `if` counts only when the value fits it.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
@@ -17,7 +17,7 @@ from referencing.jsonschema import DRAFT202012
 
 from slapos.protocol.descriptor import BrokenDescriptor, Fetch, read_json
 
-#: How deep parameters and the schemas that refer to each other may be.
+#: How deep parameters are followed, and branches within branches.
 MAXIMUM_DEPTH = 50
 
 
@@ -76,14 +76,16 @@ class ParameterDefaults:
         return value
 
     def _add_default(self, place: _Place, value: dict[str, Any], name: str) -> None:
-        for one in self._branches(place, 0, ("allOf",)):
+        for one in self._branches([place], ("allOf",)):
             if "default" in one.schema:
                 value[name] = copy.deepcopy(one.schema["default"])
                 return
 
     def _applicable(self, place: _Place, value: Any, depth: int) -> Iterator[_Place]:
         """Yield the schemas that say something of this very value."""
-        for one in self._branches(place, depth, ("allOf",)):
+        if depth > MAXIMUM_DEPTH:
+            return
+        for one in self._branches([place], ("allOf",)):
             yield one
             for keyword in ("anyOf", "oneOf"):
                 for number in range(len(one.schema.get(keyword, ()))):
@@ -95,17 +97,21 @@ class ParameterDefaults:
                 if then in one.schema:
                     yield from self._applicable(one.below(then), value, depth + 1)
 
-    def _branches(self, place: _Place, depth: int, keywords: tuple[str, ...]) -> Iterator[_Place]:
-        """Yield a schema and all that it refers to, or is composed of by these keywords."""
-        if not isinstance(place.schema, dict) or depth > MAXIMUM_DEPTH:
-            return
-        yield place
-        if "$ref" in place.schema:
-            there = self._referred(place.url, place.schema["$ref"])
-            yield from self._branches(there, depth + 1, keywords)
-        for keyword in keywords:
-            for number in range(len(place.schema.get(keyword, ()))):
-                yield from self._branches(place.below(keyword, number), depth + 1, keywords)
+    def _branches(self, places: Iterable[_Place], keywords: tuple[str, ...]) -> list[_Place]:
+        """Return schemas, and all that they refer to or are composed of by these keywords."""
+        found: dict[str, _Place] = {}
+        to_do = [*places]
+        while to_do:
+            place = to_do.pop(0)
+            if place.url in found or not isinstance(place.schema, dict):
+                continue
+            found[place.url] = place
+            if "$ref" in place.schema:
+                to_do.append(self._referred(place.url, place.schema["$ref"]))
+            for keyword in keywords:
+                count = len(place.schema.get(keyword, ()))
+                to_do += [place.below(keyword, number) for number in range(count)]
+        return [*found.values()]
 
     def _fits(self, place: _Place, value: Any) -> bool:
         kind = validator_for(self._root.schema, default=jsonschema.Draft202012Validator)
@@ -114,8 +120,7 @@ class ParameterDefaults:
     def _typed(self, places: list[_Place], value: Any, depth: int) -> Any:
         if depth > MAXIMUM_DEPTH:
             return value
-        keywords = ("allOf", "anyOf", "oneOf")
-        schemas = [one for place in places for one in self._branches(place, depth, keywords)]
+        schemas = self._branches(places, ("allOf", "anyOf", "oneOf"))
         if isinstance(value, dict):
             for name in value:
                 inner = [
