@@ -13,9 +13,10 @@ from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
 from slapos.master.nodes.version import count_versions
 from slapos.master.provisioning import views as provisioning
+from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.settings import Settings
-from slapos.master.slap import slap_tool
+from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
 from slapos.master.slap.node_view import NodeViews
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
@@ -32,8 +33,15 @@ def create_app(
     count_versions(database.writing)
     with database.writing.begin() as session:
         node_service.ensure_node(session, clock, settings.default_node)
+        for url in follow_local_releases(session, clock, settings.local_release_root):
+            app.logger.warning(
+                "the release %s is now looked for in %s", url, settings.local_release_root
+            )
     for blueprint in (
         slap_tool.blueprint,
+        json_rpc.blueprint,
+        hateoas.blueprint,
+        http_proxy.blueprint,
         nodes.blueprint,
         catalog.blueprint,
         provisioning.blueprint,

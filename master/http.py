@@ -30,6 +30,7 @@ from slapos.system.clock import Clock
 from slapos.system.identifier import Identifiers
 
 View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
+Result = TypeVar("Result")
 
 STATUS: dict[type[SlapOSError], int] = {
     InvalidRequest: 400,
@@ -82,6 +83,14 @@ class Assembly:
     identifiers: Identifiers
     policy: Policy
     settings: Settings
+
+
+class Elsewhere(Response):
+    """Stands for an answer that takes the network: it is made once the transaction is over."""
+
+    def __init__(self, make: Callable[[], ResponseReturnValue]) -> None:
+        super().__init__()
+        self.make = make
 
 
 def context() -> Context:
@@ -141,6 +150,18 @@ def _answer_http_error(error: HTTPException) -> ResponseReturnValue:
     return {"error": code, "message": reason_of(error)}, error.code
 
 
+def in_transaction(parts: Assembly, work: Callable[[Session], Result]) -> Result:
+    """Do `work` in a writing transaction of its own, outside of any view's."""
+
+    def once() -> Result:
+        with parts.database.writing() as session:
+            result = work(session)
+            session.commit()
+            return result
+
+    return _until_undisturbed(parts, once)
+
+
 def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., Any]:
     """Return the view with a session around it: committed if it answers below 400, else undone.
 
@@ -152,22 +173,30 @@ def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., 
     @wraps(view)
     def run(**arguments: Any) -> Response:
         reading = reads or request.method in SAFE_METHODS
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                parts.clock.sleep(BACK_OFF * 2**attempt * (0.5 + parts.identifiers.fraction()))
-            try:
-                return _once(view, parts, arguments, reading)
-            except StaleDataError:
-                continue
-            except DBAPIError as error:
-                if not is_passing(error):
-                    current_app.logger.exception("the database failed")
-                    raise DatabaseFailed(
-                        f"the database failed: {error.orig}; its log and the master's tell more"
-                    ) from error
-        raise Busy("too many requests change the same things at once; try again in a moment")
+        answer = _until_undisturbed(parts, lambda: _once(view, parts, arguments, reading))
+        if isinstance(answer, Elsewhere):
+            return current_app.make_response(answer.make())
+        return answer
 
     return run
+
+
+def _until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Result:
+    """Do a transaction, and again when another one got in its way."""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            parts.clock.sleep(BACK_OFF * 2**attempt * (0.5 + parts.identifiers.fraction()))
+        try:
+            return transaction()
+        except StaleDataError:
+            continue
+        except DBAPIError as error:
+            if not is_passing(error):
+                current_app.logger.exception("the database failed")
+                raise DatabaseFailed(
+                    f"the database failed: {error.orig}; its log and the master's tell more"
+                ) from error
+    raise Busy("too many requests change the same things at once; try again in a moment")
 
 
 def _once(

@@ -37,3 +37,12 @@ class SoftwareInstallation(Base):
     def seen_by(self) -> int | None:
         """Return the id of its node."""
         return self.node_id
+
+
+class LocalReleaseRoot(Base):
+    """The folder of local releases that the paths of releases here go by; there is one at most."""
+
+    __tablename__ = "local_release_roots"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    path: Mapped[str] = mapped_column(String(URL_LENGTH))

@@ -114,3 +114,15 @@ class SoftwareInstance(Base):
     def is_settled(self) -> bool:
         """Whether the node's last report is about what is wanted now."""
         return self.reported_for == self.changed_at
+
+
+class ForwardedRequest(Base):
+    """A request that another master answered; `title` is what that master knows it by."""
+
+    __tablename__ = "forwarded_requests"
+    __table_args__ = (UniqueConstraint("title", "master_url"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
+    master_url: Mapped[str] = mapped_column(String(URL_LENGTH))
+    created_at: Mapped[datetime]

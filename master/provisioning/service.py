@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import Text, cast, select
+from sqlalchemy.orm import Session, joinedload
 
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import allocation
@@ -14,6 +14,7 @@ from slapos.master.provisioning.model import (
     REFERENCE_LENGTH,
     TICK,
     TITLE_LENGTH,
+    ForwardedRequest,
     InstanceTree,
     SoftwareInstance,
 )
@@ -84,6 +85,11 @@ def find_by_title(
     return session.scalar(query)
 
 
+def find_by_reference(session: Session, reference: str) -> SoftwareInstance | None:
+    """Return the instance of a reference, unique in this master."""
+    return session.scalar(select(SoftwareInstance).where(SoftwareInstance.reference == reference))
+
+
 def find_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance | None:
     """Return the instance in a partition, None when it is free; NotFound when there is no such."""
     found = nodes.find_partition(session, node, partition)
@@ -136,6 +142,16 @@ def find_tree(session: Session, title: str) -> InstanceTree:
     return tree
 
 
+def roots(session: Session) -> Sequence[SoftwareInstance]:
+    """Return the root instance of every tree, the oldest first."""
+    return session.scalars(
+        select(SoftwareInstance)
+        .where(SoftwareInstance.is_root)
+        .order_by(SoftwareInstance.tree_id)
+        .options(joinedload(SoftwareInstance.tree))
+    ).all()
+
+
 def instances_of(session: Session, tree: InstanceTree) -> Sequence[SoftwareInstance]:
     """Return a tree's instances: the root, then the others by title."""
     return session.scalars(
@@ -151,6 +167,14 @@ def instances_on_node(session: Session, node_id: int) -> Sequence[SoftwareInstan
         select(SoftwareInstance)
         .where(SoftwareInstance.node_id == node_id)
         .order_by(SoftwareInstance.id)
+    ).all()
+
+
+def connections_with(session: Session, text: str) -> Sequence[Mapping[str, Any]]:
+    """Return what is published by the instances that publish some text, among other things."""
+    published = cast(SoftwareInstance.connection, Text)
+    return session.scalars(
+        select(SoftwareInstance.connection).where(published.contains(text, autoescape=True))
     ).all()
 
 
@@ -255,6 +279,32 @@ def report_error(
     _heard_from_node_of(instance, clock)
     instance.report_error(clock.now(), message[-MESSAGE_LENGTH:], about)
     session.flush()
+
+
+def forwarded(session: Session) -> Sequence[ForwardedRequest]:
+    """Return the requests that other masters answered, the oldest first."""
+    return session.scalars(select(ForwardedRequest).order_by(ForwardedRequest.id)).all()
+
+
+def remember_forwarded(session: Session, clock: Clock, title: str, master_url: str) -> None:
+    """Remember that another master has an instance that was asked for here."""
+    if _find_forwarded(session, title, master_url) is None:
+        session.add(ForwardedRequest(title=title, master_url=master_url, created_at=clock.now()))
+
+
+def forget_forwarded(session: Session, title: str, master_url: str) -> None:
+    """Forget it, because that master is to destroy it."""
+    found = _find_forwarded(session, title, master_url)
+    if found is not None:
+        session.delete(found)
+
+
+def _find_forwarded(session: Session, title: str, master_url: str) -> ForwardedRequest | None:
+    return session.scalar(
+        select(ForwardedRequest).where(
+            ForwardedRequest.title == title, ForwardedRequest.master_url == master_url
+        )
+    )
 
 
 def as_texts(values: Mapping[str, Any]) -> dict[str, Any]:

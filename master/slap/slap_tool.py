@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from email.utils import format_datetime
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, current_app, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
@@ -20,7 +20,16 @@ from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.provisioning.status import access_status, build_status
 from slapos.master.slap import node_view
-from slapos.protocol.errors import InvalidRequest, MalformedDocument, NoCapacity, SlapOSError
+from slapos.master.slap.frontend import Bypass
+from slapos.master.slap.requesting import Forwarded, answer_request
+from slapos.protocol.errors import (
+    InvalidConfiguration,
+    InvalidRequest,
+    MalformedDocument,
+    MasterUnreachable,
+    NoCapacity,
+    SlapOSError,
+)
 from slapos.protocol.instance_xml import to_instance_xml
 from slapos.protocol.marshal import Marshalled, dumps, loads
 from slapos.protocol.messages import NodeInformation
@@ -28,6 +37,12 @@ from slapos.protocol.states import BuildState, InstanceState
 
 blueprint = Blueprint("slap_tool", __name__)
 
+#: Where this wire's statuses differ from those of the others.
+STATUS: dict[type[SlapOSError], int] = {
+    NoCapacity: 404,
+    InvalidConfiguration: 404,
+    MasterUnreachable: 523,
+}
 NODE_VIEWS = "slapos.node_views"
 IGNORED = "Ignored"
 DONE = "done"
@@ -36,7 +51,7 @@ OK = "OK"
 
 @blueprint.errorhandler(SlapOSError)
 def _answer_error(error: SlapOSError) -> ResponseReturnValue:
-    status = 404 if isinstance(error, NoCapacity) else status_of(error)
+    status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), status_of(error))
     return _text(str(error), status)
 
 
@@ -195,10 +210,32 @@ def supply_supply() -> ResponseReturnValue:
 @blueprint.post("/requestComputerPartition")
 def request_computer_partition() -> ResponseReturnValue:
     """Give an instance: made, changed, or as it is."""
-    instance = provisioning.request_instance(
-        context().session, context().clock, context().policy, read_order()
-    )
-    return _xml(dumps(requested_instance(instance)))
+    order = read_order()
+    named = named_partition()
+    partition = named[1] if named else _optional("computer_partition_id")
+    return answer_request(order, partition, lambda given: _answer_requested(order, given))
+
+
+def _answer_requested(
+    order: InstanceOrder, given: SoftwareInstance | Bypass | Forwarded
+) -> ResponseReturnValue:
+    match given:
+        case Bypass():
+            told = {
+                "_connection_dict": dict(given.connection),
+                "_parameter_dict": {},
+                "slap_computer_id": "",
+                "slap_computer_partition_id": "",
+            }
+        case Forwarded():
+            told = {
+                **given.instance.attributes,
+                "_master_url": given.master_url,
+                "_software_release_document": order.software_url,
+            }
+        case _:
+            return _xml(dumps(requested_instance(given)))
+    return _xml(dumps(Marshalled("SoftwareInstance", (), told)))
 
 
 @blueprint.post("/setComputerPartitionConnectionXml")
@@ -226,6 +263,12 @@ def get_software_releases() -> ResponseReturnValue:
             "software_release_url is not understood"
         )
     return _xml(dumps(catalog.releases_of(context().settings.software_products, product)))
+
+
+@blueprint.get("/getHateoasUrl")
+def get_hateoas_url() -> ResponseReturnValue:
+    """Give where the hateoas answers begin."""
+    return _text(url_for("hateoas.root", _external=True))
 
 
 @blueprint.get("/getComputerPartitionStatus")

@@ -79,7 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(number, _end)
     with _listening(settings.host, settings.port) as listener:
         app = create_app(settings)
-        server = create_server(app, sockets=[listener], threads=settings.threads)
+        server = create_server(
+            app,
+            sockets=[listener],
+            threads=settings.threads,
+            # The application itself reads what a web server in front says of the client.
+            clear_untrusted_proxy_headers=False,
+        )
         print(f"listening on {_url(settings.host, listener.getsockname()[1])}", flush=True)
         server.run()
     return 0

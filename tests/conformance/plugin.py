@@ -32,6 +32,8 @@ SERVER_HEADER = os.environ["SLAPOS_CONFORMANCE_SERVER"]
 SHARD, SHARDS = (int(part) for part in os.environ["SLAPOS_CONFORMANCE_SHARD"].split("/"))
 #: Tests that are not even tried: names of classes.
 NOT_TRIED = frozenset(filter(None, os.environ["SLAPOS_CONFORMANCE_NOT_TRIED"].split(",")))
+#: SQL that shows another master's tables under slapproxy's names, for tests that look into them.
+TABLES = os.environ.get("SLAPOS_CONFORMANCE_TABLES", "")
 PATIENCE = 60.0  # seconds for a master to answer the first time
 
 os.environ["SLAPOS_TEST_IPV4"] = "127.0.0.1"
@@ -48,6 +50,7 @@ RAISED_IN_PROCESS: dict[str, type[Exception]] = {
     "test_getSoftwareReleaseListFromSoftwareProduct_noParameter": AssertionError,
 }
 
+original_connect = peer_tests.sqlite_connect
 original_move_proxy = peer_tests.TestLocalSoftwareReleaseRootPathMigration.moveProxy
 answers_seen = 0
 
@@ -222,6 +225,13 @@ def move_proxy(test: Any, *arguments: Any, **options: Any) -> None:
     original_move_proxy(test, *arguments, **options)
 
 
+def connect(path: str) -> Any:
+    """Stand in for sqlite_connect: the master's database, with slapproxy's names for its tables."""
+    database = original_connect(path)
+    database.executescript(TABLES.replace("VERSION", str(peer_tests.DB_VERSION)))
+    return database
+
+
 def refuse(*_arguments: Any, **_options: Any) -> None:
     """Stand in for slapproxy inside this process."""
     raise AssertionError("a test asked slapproxy inside its own process, not over HTTP")
@@ -245,6 +255,7 @@ def pytest_configure() -> None:
     peer_tests.BasicMixin.startProxy = start_proxy
     peer_tests.CliMasterMixin.startProxy = start_proxy
     del peer_tests.CliMasterMixin.tearDown
+    peer_tests.sqlite_connect = connect
     peer_tests.TestLocalSoftwareReleaseRootPathMigration.moveProxy = move_proxy
     peer_tests.TestMultiMasterSupport.external_proxy_port = own_port("_external_proxy_port")
 
