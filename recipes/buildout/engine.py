@@ -130,6 +130,14 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
         self._installed: dict[str, Any] = installed
         return installed, exists
 
+    def _uninstall_part(self, part: str, installed: dict[str, Any]) -> None:
+        try:
+            super()._uninstall_part(part, installed)
+        except UserError as error:
+            # Its recipe is not there any more, or fails: the part has to go all the same.
+            self._logger.warning("Uninstalling %s without its recipe: %s", part, error)
+            self._uninstall(installed[part][INSTALLED_FILES])
+
     def _update_installed(self, **buildout_options: str) -> None:
         changed = self._installed["buildout"]
         # That parts change places in the list is written once, at the end: see install().

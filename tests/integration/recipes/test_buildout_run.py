@@ -1,5 +1,6 @@
 """The real buildout with our engine: values, eggs, offline mode, `.installed.cfg`, errors."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -141,6 +142,15 @@ def test_a_buildout_that_is_killed_takes_up_what_it_had_installed(directory: Pat
     again = run(directory).output
     assert "updated take" in again
     assert "installed mixed" in again
+
+
+def test_a_part_goes_although_its_recipe_is_gone(directory: Path) -> None:
+    profile(directory, VALUES)
+    run(directory)
+    shutil.rmtree(directory / "eggs")
+    profile(directory, "parts =\noffline = true")
+    assert "Uninstalling take without its recipe" in run(directory).output
+    assert not (directory / ".installed.cfg").exists()
 
 
 def test_verbose_output_shows_values(directory: Path) -> None:
