@@ -48,9 +48,7 @@ def empty_database_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         yield str(tmp_path / "empty.db")
         return
     server: Postgresql = request.getfixturevalue("postgresql")
-    name = server.new(migrated=False)
-    yield server.url(name)
-    server.drop(name)
+    yield server.url(server.empty())
 
 
 @pytest.fixture(params=KINDS)
@@ -62,9 +60,9 @@ def database_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield str(tmp_path / "master.db")
         return
     server: Postgresql = request.getfixturevalue("postgresql")
-    name = server.new()
+    name = server.migrated()
     yield server.url(name)
-    server.drop(name)
+    server.give_back(name)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 
 from slapos.master import migrations
 from slapos.master.database import open_database
+from slapos.master.migrations.schema import metadata
 from slapos.master.settings import database_url
 
 TEMPLATE = "slapos_template"
@@ -40,6 +41,7 @@ class Postgresql:
         self._programs = postgresql_programs()
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="slapos-pg-"))
+        self._clean: list[str] = []
         self._names = (f"test_{number}" for number in count(1))
         if self._user is not None:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
@@ -77,15 +79,32 @@ class Postgresql:
         """Return the URL of a database, as an operator would write it."""
         return f"postgresql://slapos@/{name}?host={self.folder}"
 
-    def new(self, *, migrated: bool = True) -> str:
-        """Make a database and return its name."""
+    def empty(self) -> str:
+        """Make a database with nothing in it, and return its name."""
         name = next(self._names)
-        self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE if migrated else 'template1'}")
+        self._execute(f"CREATE DATABASE {name}")
         return name
 
-    def drop(self, name: str) -> None:
-        """Remove a database."""
-        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+    def migrated(self) -> str:
+        """Return the name of a database with today's schema and no rows."""
+        if self._clean:
+            return self._clean.pop()
+        name = next(self._names)
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        return name
+
+    def give_back(self, name: str) -> None:
+        """Empty the tables of a migrated database, for the next test: far quicker than a new one.
+
+        One whose schema was tampered with is left alone.
+        """
+        with psycopg.connect(self.url(name), autocommit=True) as connection:
+            version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            if version != (migrations.HEAD,):
+                return
+            tables = ", ".join(metadata.tables)
+            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
+        self._clean.append(name)
 
     def stop(self) -> None:
         """End it and remove what it has stored."""

@@ -102,10 +102,6 @@ class PartitionAddress(Base):
 
     partition: Mapped[ComputePartition] = relationship(back_populates="addresses")
 
-    def seen_by(self) -> int | None:
-        """Return the id of its node."""
-        return self.partition.node_id
-
 
 class PartitionCapability(Base):
     """A word that a partition offers and that a request may ask for."""

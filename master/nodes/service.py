@@ -14,6 +14,7 @@ from slapos.master.nodes.model import (
     PartitionCapability,
     PartitionState,
 )
+from slapos.master.nodes.version import touch
 from slapos.master.text import checked_text
 from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.system.clock import Clock
@@ -116,11 +117,11 @@ def heard_from(node: ComputeNode, clock: Clock) -> None:
     node.contacted_at = clock.now()
 
 
-def format_node(session: Session, clock: Clock, told: NodeFormat) -> ComputeNode:
+def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[ComputePartition]:
     """Make a node and its partitions as the node tells, changing only what is different.
 
     A partition that is no longer named goes when it is free. A busy one is kept, marked as missing,
-    and goes as soon as it is free and still missing.
+    and goes as soon as it is free and still missing. Return those that have other addresses now.
     """
     _check(told)
     ensure_node(session, clock, told.reference)
@@ -128,13 +129,16 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> ComputeNode
     node.address, node.netmask = told.address, told.netmask
     node.formatted_at = node.contacted_at = clock.now()
     known = {partition.reference: partition for partition in partitions(session, node.id)}
+    readdressed = []
     for wanted in told.partitions:
         partition = known.pop(wanted.reference, None)
         if partition is None:
             partition = ComputePartition(node_id=node.id, reference=wanted.reference)
             session.add(partition)
         partition.missing_since = None
-        _set_addresses(partition, wanted.addresses)
+        if _set_addresses(partition, wanted.addresses):
+            readdressed.append(partition)
+            touch(session, node.id)
         _set_capabilities(partition, wanted.capabilities)
     for partition in known.values():
         if partition.state == PartitionState.FREE:
@@ -142,7 +146,7 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> ComputeNode
         elif partition.missing_since is None:
             partition.missing_since = clock.now()
     session.flush()
-    return node
+    return readdressed
 
 
 def free_partition(session: Session, partition: ComputePartition) -> None:
@@ -164,7 +168,7 @@ def _check(told: NodeFormat) -> None:
             checked_text("a capability", name, REFERENCE_LENGTH)
 
 
-def _set_addresses(partition: ComputePartition, wanted: Sequence[Address]) -> None:
+def _set_addresses(partition: ComputePartition, wanted: Sequence[Address]) -> bool:
     present = [
         Address(
             interface=a.interface,
@@ -175,6 +179,8 @@ def _set_addresses(partition: ComputePartition, wanted: Sequence[Address]) -> No
         )
         for a in partition.addresses
     ]
+    if present == list(wanted):
+        return False
     for position, address in enumerate(wanted):
         if position >= len(present):
             partition.addresses.append(PartitionAddress(position=position, **vars(address)))
@@ -182,6 +188,7 @@ def _set_addresses(partition: ComputePartition, wanted: Sequence[Address]) -> No
             for name, value in vars(address).items():
                 setattr(partition.addresses[position], name, value)
     del partition.addresses[len(wanted) :]
+    return True
 
 
 def _set_capabilities(partition: ComputePartition, wanted: Sequence[str]) -> None:

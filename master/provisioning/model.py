@@ -83,7 +83,7 @@ class SoftwareInstance(Base):
     revision: Mapped[int] = mapped_column()
 
     tree: Mapped[InstanceTree] = relationship(lazy="joined", innerjoin=True)
-    node: Mapped[ComputeNode | None] = relationship()
+    node: Mapped[ComputeNode | None] = relationship(lazy="joined")
     partition: Mapped[ComputePartition | None] = relationship(lazy="joined")
     requester: Mapped["SoftwareInstance | None"] = relationship(
         foreign_keys=requester_id, remote_side=id

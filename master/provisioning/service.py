@@ -218,6 +218,16 @@ def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: st
     session.flush()
 
 
+def format_node(session: Session, clock: Clock, told: nodes.NodeFormat) -> None:
+    """Make a node as it tells; instances that have other addresses now are processed again."""
+    readdressed = [partition.id for partition in nodes.format_node(session, clock, told)]
+    query = select(SoftwareInstance).where(SoftwareInstance.partition_id.in_(readdressed))
+    for instance in session.scalars(query).all() if readdressed else ():
+        for each in (instance, *shared_on(session, instance)):
+            each.mark_changed(clock.now())
+    session.flush()
+
+
 def bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
     """Have every instance of a tree processed again, under one timestamp."""
     members = instances_of(session, tree)
@@ -332,7 +342,6 @@ def _create(
     requester = order.requester
     if requester is None:
         tree = InstanceTree(title=order.title, shared=order.shared, created_at=clock.now())
-        session.add(tree)
     else:
         tree = requester.tree
     return SoftwareInstance(

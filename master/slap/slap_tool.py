@@ -95,7 +95,7 @@ def get_computer_partition_certificate() -> ResponseReturnValue:
 def load_computer_configuration() -> ResponseReturnValue:
     """Take in what a node has."""
     told = _read_format(_document("xml"))
-    nodes.format_node(context().session, context().clock, told)
+    provisioning.format_node(context().session, context().clock, told)
     return _text(DONE)
 
 
