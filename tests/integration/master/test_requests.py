@@ -23,7 +23,10 @@ def test_an_instance_gets_the_first_free_partition(master: Master) -> None:
 
 def test_an_identical_request_changes_nothing(master: Master, clock: FakeClock) -> None:
     master.format(2)
-    asked = {"parameters": {"number": 1, "empty": "", "text": "ä"}, "filters": {"a": "b"}}
+    asked: dict[str, Any] = {
+        "parameters": {"number": 1, "empty": "", "text": "ä"},
+        "filters": {"a": "b"},
+    }
     first = master.request(**asked)
     before = first.changed_at
     clock.advance(60)
