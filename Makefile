@@ -1,7 +1,7 @@
 # Each target sets up what it needs (tools/environment.sh) and works again without the network.
 VENV := .venv
 BIN := $(VENV)/bin
-TARGETS := environment test lint lock bench demo
+TARGETS := environment test lint lock bench demo demo-stop
 .PHONY: $(TARGETS)
 
 ELSEWHERE := $(shell tools/elsewhere.sh)
@@ -23,6 +23,12 @@ lint: environment
 
 bench: environment
 	$(BIN)/python -m bench
+
+demo:
+	@tools/demo.sh start
+
+demo-stop:
+	@tools/demo.sh stop
 
 lock: environment
 	$(BIN)/uv pip compile -q --system-certs setup.py --all-extras --universal --python-version 3.11 \

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 #: How often partitions are processed in one pass while they ask things of each other.
 ROUNDS = 10
+#: Seconds between two report passes of the loop, unless something is to be destroyed.
+REPORT_INTERVAL = 60.0
 #: Seconds to wait, one after the other, for the promises of what was just started.
 LATE_PROMISES = (0.5, 1.0, 2.0, 4.0)
 
@@ -162,7 +164,7 @@ def report_pass(doors: Doors) -> ExitStatus:
 
 
 def repeat_passes(doors: Doors, *, interval: float, should_stop: Callable[[], bool]) -> None:
-    """Make software and instance passes until told to stop; one question to the master a pass.
+    """Make software, instance and report passes until told to stop, with one question each time.
 
     `interval` is the seconds between the end of a pass and the next one. What is wrong is said
     once, and again when something about it changes.
@@ -186,9 +188,11 @@ class _Loop:
         self._doors = doors
         self._said: Said = {}
         self._is_offline = False
+        self._leaving: set[str] = set()
+        self._next_report = 0.0
 
     def make_pass(self) -> None:
-        """Make one software and one instance pass."""
+        """Make one software and one instance pass, and a report pass when it is time."""
         doors, settings = self._doors, self._doors.settings
         with process_lock(settings.lock("sr")), process_lock(settings.lock("cp")):
             try:
@@ -200,6 +204,19 @@ class _Loop:
             software_pass(doors, BuildOptions(), information=known, said=self._said)
             options = InstanceOptions(check_always=False)
             instance_pass(doors, options, information=known, said=self._said)
+        self._report(known)
+
+    def _report(self, known: NodeInformation) -> None:
+        """Destroy at once what is newly to go; all else of a report pass has time."""
+        taken = [partition for partition in known.partitions if not partition.is_free]
+        leaving = {p.reference for p in taken if p.state is InstanceState.DESTROYED}
+        now = self._doors.clock.monotonic()
+        if leaving <= self._leaving and now < self._next_report:
+            return
+        with process_lock(self._doors.settings.lock("ur")):
+            outcomes = report_partitions(self._doors, taken)
+        _summarise("reports", outcomes, self._said)
+        self._leaving, self._next_report = leaving, now + REPORT_INTERVAL
 
     def _go_on_without_master(self, error: SlapOSError) -> None:
         if not self._is_offline:

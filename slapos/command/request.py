@@ -42,6 +42,7 @@ from slapos.command.waiting import EXIT_STATUS, add_wait_arguments, explain, out
 from slapos.protocol.descriptor import Serialisation, fetch_document
 from slapos.protocol.errors import NotFound, NotReady, SlapOSError
 from slapos.protocol.hateoas_client import readable
+from slapos.protocol.instance_xml import JSON_KEY
 from slapos.protocol.messages import RequestedInstance
 from slapos.protocol.slap_client import SlapClient
 from slapos.protocol.states import InstanceState
@@ -171,9 +172,16 @@ def _say(arguments: argparse.Namespace, text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def _published(connection: dict[str, Any]) -> dict[str, Any]:
+    """Return published values, those of json-in-xml out of their wrapping."""
+    values = readable(connection)
+    inner = values.get(JSON_KEY)
+    return inner if set(values) == {JSON_KEY} and isinstance(inner, dict) else values
+
+
 def _tell(arguments: argparse.Namespace, answer: RequestedInstance | None, not_ready: str) -> int:
     """Say what the master answered to a request that nobody waits for."""
-    connection = readable(answer.connection) if answer else {}
+    connection = _published(answer.connection) if answer else {}
     if arguments.json:
         told = {
             "reference": arguments.reference,
@@ -200,7 +208,7 @@ def _tell(arguments: argparse.Namespace, answer: RequestedInstance | None, not_r
 def _tell_waited(arguments: argparse.Namespace, waited: Waited, settings: ClientSettings) -> int:
     """Say how waiting ended."""
     status = EXIT_STATUS[waited.verdict]
-    connection = readable(waited.tree.root.connection) if waited.tree else {}
+    connection = _published(waited.tree.root.connection) if waited.tree else {}
     if arguments.json:
         told = {"reference": arguments.reference, "ready": status == 0, "connection": connection}
         print(json.dumps({**told, **outcome(waited)}, indent=2))
