@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 STANDALONE_DIRECTORY = "~/.slapos/standalone"
 ROOT_STANDALONE_DIRECTORY = "/srv/slapos/standalone"
 
+#: Where a release's build is logged, below its folder, and an instance's below its partition.
+BUILD_LOG = Path(".slapgrid/log/build.log")
+INSTANCE_LOG = Path(".slapgrid/log/instance.log")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings:
     """What `[slapos]` (and `[slapconsole]`) say to one who asks a master.
 
-    `node` and `instance_root` are there when the same file also configures a node.
+    `node` and the two roots are there when the same file also configures a node.
     """
 
     path: Path
@@ -34,6 +38,7 @@ class ClientSettings:
     authority_file: Path | None = None
     node: str | None = None
     instance_root: Path | None = None
+    software_root: Path | None = None
 
     @classmethod
     def read(cls, path: Path) -> "ClientSettings":
@@ -52,6 +57,7 @@ class ClientSettings:
             authority_file=_path(slapos.get("master_ca_file")),
             node=slapos.get("computer_id") or None,
             instance_root=_path(slapos.get("instance_root")),
+            software_root=_path(slapos.get("software_root")),
         )
         settings.check()
         return settings
@@ -70,6 +76,19 @@ class ClientSettings:
             return None
         directory = self.instance_root / partition
         return directory if directory.is_dir() else None
+
+    def logs(self, node: str | None, partition: str | None, release: str) -> list[Path]:
+        """Return the logs of an instance on this machine: its release's build, then its own."""
+        from slapos.node.layout import release_digest  # noqa: PLC0415 - not every client is a node
+
+        found = []
+        if self.software_root is not None and node == self.node:
+            found.append(self.software_root / release_digest(release) / BUILD_LOG)
+        directory = self.partition_directory(node, partition)
+        if directory is not None:
+            found.append(directory / INSTANCE_LOG)
+            found += sorted(directory.glob(f".{directory.name}_*.log"))
+        return [path for path in found if path.is_file()]
 
 
 def add_configuration_argument(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,9 @@
 """Show what a service's processes print, and how its instances came about.
 
-It reads, of each instance, the files `.<partition>_<process>.log` in its partition (what
-supervisord caught), and `.slapgrid/log/instance.log` (its buildout). The partition must be on this
-machine: for others, the command says where to go.
+It reads, of each instance, `.slapgrid/log/build.log` in its release's folder (how that was built),
+`.slapgrid/log/instance.log` in its partition (how the instance was made), and there the files
+`.<partition>_<process>.log` (what its processes print). The partition must be on this machine: for
+others, the command says where to go.
 
 examples:
   slapos service logs blog
@@ -26,7 +27,6 @@ from slapos.command.client_settings import (
     connect_hateoas,
 )
 from slapos.command.service_info import EXIT_NOT_FOUND, read_tree
-from slapos.command.waiting import INSTANCE_LOG
 from slapos.protocol.errors import NotFound
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import Clock, SystemClock
@@ -40,9 +40,10 @@ BYTES_PER_LINE = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where an instance is."""
+    """Where an instance is, and what it is of."""
 
     title: str
+    release: str
     node: str | None
     partition: str | None
 
@@ -67,11 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_NOT_FOUND
     logs: list[tuple[str, Path]] = []
     for place in places:
-        directory = settings.partition_directory(place.node, place.partition)
-        if directory is None:
+        found = settings.logs(place.node, place.partition, place.release)
+        logs += [(place.title, path) for path in found]
+        if not found:
             print(_elsewhere(place, settings, arguments), file=sys.stderr)
-        else:
-            logs += [(place.title, path) for path in log_files(directory)]
     if arguments.json:
         shown = [
             {"instance": title, "file": str(path), "lines": last_lines(path, arguments.lines)}
@@ -90,13 +90,19 @@ def find_places(
     tree = read_tree(client, title)
     if tree is not None:
         places = [
-            Place(title=one.title, node=one.node, partition=one.partition) for one in tree.instances
+            Place(
+                title=one.title,
+                release=one.software_url,
+                node=one.node,
+                partition=one.partition,
+            )
+            for one in tree.instances
         ]
     else:
         found = connect_hateoas(client, settings)
-        found.service(title)
+        release = found.service(title).software_url
         node, partition = found.place(title) or (None, None)
-        places = [Place(title=title, node=node, partition=partition)]
+        places = [Place(title=title, release=release, node=node, partition=partition)]
     if instance is not None:
         known = ", ".join(place.title for place in places)
         places = [place for place in places if place.title == instance]
@@ -110,8 +116,8 @@ def _elsewhere(place: Place, settings: ClientSettings, arguments: argparse.Names
         return f"{place.title} has no partition yet, so there is nothing to read"
     if place.node == settings.node and settings.instance_root is not None:
         return (
-            f"{place.title} is in {settings.instance_root / place.partition}, which cannot be read "
-            "or is not there yet"
+            f"{place.title} is in {settings.instance_root / place.partition}, where nothing is "
+            "logged yet"
         )
     return (
         f"{place.title} is in the partition {place.partition} of the node {place.node}, which "
@@ -119,13 +125,6 @@ def _elsewhere(place: Place, settings: ClientSettings, arguments: argparse.Names
         f"  slapos service logs {arguments.reference} --instance {place.title} "
         "--cfg /etc/opt/slapos/slapos.cfg"
     )
-
-
-def log_files(partition: Path) -> list[Path]:
-    """Return the logs of a partition: that of its buildout, then those of its processes."""
-    first = partition / INSTANCE_LOG
-    processes = sorted(partition.glob(f".{partition.name}_*.log"))
-    return [*([first] if first.is_file() else []), *processes]
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -96,8 +96,16 @@ def describe(instance: InstanceStatus) -> tuple[str, str, str, str]:
     said = instance.message or instance.reason
     if instance.phase is Phase.HEALTHY:
         said = "" if instance.requested_state is InstanceState.STARTED else instance.requested_state
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return instance.title, str(instance.phase), place, lines[0][:SHOWN_MESSAGE] if lines else ""
+    return instance.title, str(instance.phase), place, _in_one_line(said)
+
+
+def _in_one_line(text: str) -> str:
+    """Return the first line of a message, and the error that buildout ends with."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("Error: ")]
+    if errors and errors[-1] not in lines[0]:
+        lines[0] = f"{lines[0]}: {errors[-1].removeprefix('Error: ')}"
+    return lines[0][:SHOWN_MESSAGE] if lines else ""
 
 
 def view_for(stream: IO[str], environment: Mapping[str, str], *, quiet: bool = False) -> View:

@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
-from slapos.command.client_settings import ClientSettings
+from slapos.command.client_settings import BUILD_LOG, INSTANCE_LOG, ClientSettings
 from slapos.command.tree_view import view_for
 from slapos.command.tree_watch import TreeReader, Verdict, Waited, wait_for
 from slapos.protocol.tree_status import InstanceStatus, Phase
@@ -15,8 +14,6 @@ from slapos.system.settings import environment
 #: Seconds that --wait waits unless told otherwise: building a release may take long.
 DEFAULT_TIMEOUT = 3600.0
 EXIT_STATUS = {Verdict.HEALTHY: 0, Verdict.GONE: 0, Verdict.FAILED: 1, Verdict.TIMED_OUT: 2}
-#: Where a partition's instantiation is logged, below the partition.
-INSTANCE_LOG = Path(".slapgrid/log/instance.log")
 
 
 def add_wait_arguments(parser: argparse.ArgumentParser, until: str) -> None:
@@ -54,11 +51,14 @@ def explain(waited: Waited, title: str, settings: ClientSettings) -> str:
 def _trouble(instance: InstanceStatus, title: str, settings: ClientSettings) -> list[str]:
     place = f" ({instance.partition} on {instance.node})" if instance.partition else ""
     said = instance.message or instance.reason or "nothing is known of why"
+    said = said.strip().replace("\n", "\n      ")
     lines = [f"  {instance.title}{place} is {instance.phase}: {said}"]
     if instance.partition:
-        directory = settings.partition_directory(instance.node, instance.partition)
-        if directory is not None and (directory / INSTANCE_LOG).exists():
-            lines.append(f"    log: {directory / INSTANCE_LOG}")
+        # The log of what it was at last: of its build until it is built.
+        built = instance.phase is not Phase.BUILDING and instance.reason != "build_failed"
+        logs = settings.logs(instance.node, instance.partition, instance.software_url)
+        wanted = INSTANCE_LOG if built else BUILD_LOG
+        lines += [f"    log: {path}" for path in logs if path.name == wanted.name]
         lines.append(f"    more: slapos service logs {title} --instance {instance.title}")
     return lines
 

@@ -137,7 +137,7 @@ def test_nothing_is_given_up_by_a_slip(installation: Installation, release: Path
 def test_the_logs_of_a_service_are_shown(installation: Installation, release: Path) -> None:
     installation.slapos("request", "blog", str(release))
     nothing = installation.slapos("service", "logs", "blog")
-    assert (nothing.returncode, "not there yet" in nothing.stderr) == (1, True)
+    assert (nothing.returncode, "logged yet" in nothing.stderr) == (1, True)
     partition = installation.directory / "slappart0"
     partition.mkdir()
     (partition / ".slappart0_gunicorn.log").write_text("one\ntwo\nthree\n")

@@ -3,20 +3,36 @@
 import os
 from pathlib import Path
 
-from slapos.command.service_logs import LogTail, last_lines, log_files
+from slapos.command.client_settings import ClientSettings
+from slapos.command.service_logs import LogTail, last_lines
+from slapos.node.layout import release_digest
 
 
-def test_a_partition_has_the_log_of_its_buildout_and_those_of_its_processes(tmp_path: Path) -> None:
-    partition = tmp_path / "slappart0"
-    (partition / ".slapgrid/log").mkdir(parents=True)
-    (partition / ".slapgrid/log/instance.log").touch()
+def test_an_instance_has_the_logs_of_its_build_of_its_buildout_and_of_its_processes(
+    tmp_path: Path,
+) -> None:
+    release = "https://example.com/software.cfg"
+    settings = ClientSettings(
+        path=tmp_path / "slapos.cfg",
+        master_url="http://127.0.0.1/",
+        node="local",
+        instance_root=tmp_path / "inst",
+        software_root=tmp_path / "soft",
+    )
+    assert settings.logs("local", "slappart0", release) == []
+    partition, software = tmp_path / "inst/slappart0", tmp_path / "soft" / release_digest(release)
+    for folder, log in ((partition, "instance.log"), (software, "build.log")):
+        (folder / ".slapgrid/log").mkdir(parents=True)
+        (folder / ".slapgrid/log" / log).touch()
     for name in (".slappart0_kinto-on-watch.log", ".slappart0_cron.log", ".other.log", "x.log"):
         (partition / name).touch()
-    assert [path.name for path in log_files(partition)] == [
+    assert [path.name for path in settings.logs("local", "slappart0", release)] == [
+        "build.log",
         "instance.log",
         ".slappart0_cron.log",
         ".slappart0_kinto-on-watch.log",
     ]
+    assert settings.logs("elsewhere", "slappart0", release) == []
 
 
 def test_the_last_lines_of_a_long_file_are_read(tmp_path: Path) -> None:

@@ -173,6 +173,14 @@ def test_a_line_has_the_first_line_of_what_is_said() -> None:
     assert stream.getvalue().endswith("failed  part-blog on local  buildout failed\n")
 
 
+def test_a_line_has_the_error_that_buildout_ends_with() -> None:
+    said = "its buildout failed\nWhile:\n  Installing postgres.\nError: [postgres] not ready yet"
+    stream = io.StringIO()
+    status = instance(phase=Phase.FAILED, message=said)
+    LineView(stream).show(TreeStatus(title="blog", instances=(status,)), 0)
+    assert stream.getvalue().endswith("its buildout failed: [postgres] not ready yet\n")
+
+
 def test_a_terminal_is_drawn_over() -> None:
     stream = io.StringIO()
     view = LiveView(stream, lambda: 40)
