@@ -1,6 +1,7 @@
 """What a promise's ended process means: its outcome, by the rules of slap-node.md §5.3."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,15 @@ REPEATED_OUTPUT = 1000
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What the meaning of an end depends on; `now` is in seconds since 1970."""
+    """What the meaning of an end depends on; `now` is in seconds since 1970.
+
+    `previous` looks up the result that is stored, which only a bad end needs.
+    """
 
     mode: Mode
     timeout: float
     now: float
-    previous: PromiseResult | None
+    previous: Callable[[], PromiseResult | None]
 
 
 def outcome_of_plugin(ended: Ended[Any], given: Circumstances) -> Outcome:
@@ -62,7 +66,7 @@ def _bad_end(ended: Ended[Any], given: Circumstances) -> Outcome:
     }[ended.ending]
     if ended.output and ended.ending is not Ending.TOO_MUCH_OUTPUT:
         message += f"; it printed: {ended.output[-REPEATED_OUTPUT:]}"
-    previous = given.previous
+    previous = given.previous()
     again = previous is not None and (previous.failed or "error:" in previous.message.lower())
     return Outcome(
         kind=KINDS[given.mode],

@@ -93,28 +93,21 @@ class History:
     def append(self, run: Run) -> None:
         """Remember one more run, and forget the oldest where they have become many."""
         text = _written(run) + "\n"
-        lines = self._lines()
-        if len(lines) < 2 * REMEMBERED_RUNS:
-            with self._path.open("a", encoding="utf-8") as stream:
-                # After a torn line, begin a new one.
-                stream.write(text if _ends_whole(self._path) else "\n" + text)
-        else:
-            replace_file(self._path, "\n".join(lines[1 - REMEMBERED_RUNS :]) + "\n" + text)
+        with self._path.open("a+", encoding="utf-8", errors="replace") as stream:
+            stream.seek(0)
+            known = stream.read()
+            if known.count("\n") < 2 * REMEMBERED_RUNS:
+                # After a line that a crash has torn, begin a new one.
+                stream.write(text if not known or known.endswith("\n") else "\n" + text)
+                return
+        kept = known.splitlines()[1 - REMEMBERED_RUNS :]
+        replace_file(self._path, "\n".join([*kept, text]))
 
     def _lines(self) -> list[str]:
         try:
             return self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
-
-
-def _ends_whole(path: Path) -> bool:
-    with path.open("rb") as stream:
-        stream.seek(0, 2)
-        if not stream.tell():
-            return True
-        stream.seek(-1, 2)
-        return stream.read(1) == b"\n"
 
 
 def _written(run: Run) -> str:

@@ -140,7 +140,7 @@ class Launcher:
             self._mode,
             self._arguments.timeout,
             now.timestamp(),
-            self._state.load_result(promise.title),
+            partial(self._state.load_result, promise.title),
         )
         if promise.is_plugin:
             outcome = outcome_of_plugin(ended, given)

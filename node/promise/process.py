@@ -5,6 +5,7 @@ costs milliseconds. Nothing is polled: the launcher sleeps until a process says 
 is out of time.
 """
 
+import gc
 import os
 import selectors
 import signal
@@ -93,6 +94,8 @@ class ProcessPool(Generic[Key]):
         """
         waiting = deque(works)
         adopt_orphans()
+        # What is there now stays: so that collecting garbage in a fork copies no page for it.
+        gc.freeze()
         with self._woken_by_signals():
             try:
                 while waiting or self._running:

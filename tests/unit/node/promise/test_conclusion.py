@@ -19,7 +19,7 @@ OUT_OF_TIME = replace(ENDED, ending=Ending.OUT_OF_TIME, status=-9)
 
 
 def given(mode: Mode = "test", previous: PromiseResult | None = None) -> Circumstances:
-    return Circumstances(mode, 20.0, NOON.timestamp(), previous)
+    return Circumstances(mode, 20.0, NOON.timestamp(), lambda: previous)
 
 
 def test_a_plugin_says_its_outcome_itself() -> None:
