@@ -83,7 +83,7 @@ class ProcessPromiseChecker:
             _give_state_folder(context)
         except OSError as error:
             return [self._failure(mode, f"the promises of {context.partition}: {error}")]
-        reading = _Reading()
+        reading = _Reading(count)
         limit = math.ceil(count / PARALLEL) * (context.timeout + ENDING_TIME) + LAUNCHER_TIME
         try:
             result = self._runner.run(
@@ -124,8 +124,9 @@ class ProcessPromiseChecker:
 
 @dataclass
 class _Reading:
-    """What a launcher has printed so far: results, its end, and all else."""
+    """What a launcher has printed so far: up to `limit` results, its end, and all else."""
 
+    limit: int
     results: list[PromiseResult] = field(default_factory=list)
     ended: bool = False
     other: str = ""
@@ -134,7 +135,7 @@ class _Reading:
         event = _event(line)
         if event.get("event") == "end":
             self.ended = True
-        elif event.get("event") == "result":
+        elif event.get("event") == "result" and len(self.results) < self.limit:
             try:
                 self.results.append(from_document(event))
             except MalformedDocument as error:

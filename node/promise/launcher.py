@@ -275,11 +275,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mode", choices=tuple(KINDS), default="test")
     parser.add_argument("--force", action="store_true", help="run also what is not due")
     parser.add_argument("--timeout", type=float, default=20.0, help="seconds, for each promise")
-    parser.add_argument("--parallel", type=int, default=4, help="how many run at the same time")
+    parser.add_argument("--parallel", type=_count, default=4, help="how many run at the same time")
     parser.add_argument("--key-file", type=Path)
     parser.add_argument("--certificate-file", type=Path)
     parser.add_argument("--authority-file", type=Path)
     return parser
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
 
 
 def _absolute(text: str) -> Path:

@@ -103,12 +103,16 @@ class PromiseState:
         for folder in (self._result, self._state):
             for path in folder.iterdir():
                 if _title_of(path.name) not in titles:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # whatever it is, it hinders nobody
+                        path.unlink()
 
 
 def file_version(path: Path) -> str:
-    """Return a text that changes when the file does."""
-    status = path.stat()
+    """Return a text that changes when the file does, empty for one that is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
     return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 

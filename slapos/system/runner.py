@@ -14,6 +14,8 @@ from slapos.protocol.errors import SlapOSError
 
 #: Lines kept of a program's output, the last ones, for the message of its failure.
 KEPT_OUTPUT = 200_000
+#: A longer line is cut in pieces, in bytes: a program must not fill our memory.
+LONGEST_LINE = 1_000_000
 
 
 class CommandFailed(SlapOSError):
@@ -128,7 +130,7 @@ class _Output:
     def read(self, stream: IO[bytes]) -> None:
         """Read to the end of the stream."""
         with stream:
-            for raw in stream:
+            while raw := stream.readline(LONGEST_LINE):
                 line = raw.decode("utf-8", "replace").rstrip("\n")
                 self._keep(line)
                 if self._on_line is not None:

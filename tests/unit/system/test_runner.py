@@ -69,3 +69,9 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
+    lines: list[str] = []
+    run("sh", "-c", "head -c 2500000 /dev/zero", cwd=tmp_path, on_line=lines.append)
+    assert [len(line) for line in lines] == [1_000_000, 1_000_000, 500_000]

@@ -67,6 +67,7 @@ def test_a_partition_without_promises_costs_no_process(tmp_path: Path) -> None:
 
 
 def test_results_are_what_the_launcher_says(partition: Path) -> None:
+    (partition / "etc" / "plugin" / "b.py").touch()
     given = [result("a"), result("b", failed=True, message="down")]
     runner = FakeRunner(output="\n".join(["promise a: ok", *map(line, given), END]))
     assert check(runner, partition) == given
@@ -113,6 +114,11 @@ def test_what_came_before_a_crash_is_kept(partition: Path) -> None:
         ("a", False),
         (LAUNCHER_TITLE, True),
     ]
+
+
+def test_a_launcher_cannot_have_more_results_than_promises(partition: Path) -> None:
+    runner = FakeRunner(output="\n".join([line(result("port"))] * 5 + [END]))
+    assert check(runner, partition) == [result("port")]
 
 
 def test_a_partition_that_cannot_be_read_is_a_failed_result(tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def test_what_is_no_more_is_forgotten(
     assert state.load_result("port") == RESULT
 
 
+def test_a_promise_that_went_away_has_no_version(tmp_path: Path) -> None:
+    assert file_version(tmp_path / "gone.py") == ""
+
+
 def test_who_takes_part() -> None:
     assert not Schedule(is_tested=False).takes_part("test")
     assert Schedule(is_tested=False).takes_part("anomaly")
