@@ -95,12 +95,12 @@ class ProcessPromiseChecker:
                 on_line=reading.take,
                 check=False,
             )
-        except CommandFailed as error:
-            return [*reading.results, self._failure(mode, _told(context, str(error), reading))]
-        if not reading.ended:
             cause = f"the launcher ended with status {result.status} before its end"
-            return [*reading.results, self._failure(mode, _told(context, cause, reading))]
-        return reading.results
+        except CommandFailed as error:
+            cause = str(error)
+        if reading.ended:
+            return reading.results
+        return [*reading.results, self._failure(mode, _told(context, cause, reading))]
 
     def _promise_environment(self, context: PromiseContext) -> dict[str, str]:
         values = {**self._environment, "HOME": str(context.partition_directory)}

@@ -120,8 +120,8 @@ class Launcher:
             "debug": False,
             "promise-timeout": given.timeout,
             "master-url": given.master_url,
-            "partition-key": given.key_file,
-            "partition-cert": given.certificate_file,
+            "partition-key": given.key_file and str(given.key_file),
+            "partition-cert": given.certificate_file and str(given.certificate_file),
             "partition-id": given.partition,
             "computer-id": given.node,
             "promise-title": due.promise.title,
@@ -283,8 +283,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"1 or more, not {text}")
     return int(text)
 
 

@@ -164,7 +164,7 @@ class ProcessPool(Generic[Key]):
                 if running.ending is Ending.BY_ITSELF:
                     running.ending = Ending.OUT_OF_TIME
                     running.deadline = self._clock.monotonic() + PATIENCE
-                    with suppress(ProcessLookupError):
+                    with suppress(ProcessLookupError, PermissionError):
                         os.killpg(running.pid, signal.SIGTERM)
                 else:
                     self._kill(running)

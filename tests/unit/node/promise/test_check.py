@@ -116,6 +116,12 @@ def test_what_came_before_a_crash_is_kept(partition: Path) -> None:
     ]
 
 
+def test_what_happens_after_the_last_result_changes_none(partition: Path) -> None:
+    output = "\n".join([line(result("port")), END])
+    runner = FakeRunner(output=output, error=CommandTimedOut("the master took its time"))
+    assert check(runner, partition) == [result("port")]
+
+
 def test_a_launcher_cannot_have_more_results_than_promises(partition: Path) -> None:
     runner = FakeRunner(output="\n".join([line(result("port"))] * 5 + [END]))
     assert check(runner, partition) == [result("port")]
