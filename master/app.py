@@ -53,7 +53,7 @@ def create_app(
         database=database,
         clock=clock,
         identifiers=identifiers or SystemIdentifiers(),
-        policy=LocalPolicy(settings.default_node),
+        policy=LocalPolicy(settings.default_node, settings.supply_on_request),
         settings=settings,
     )
     http.init_app(app, parts)

@@ -38,6 +38,8 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     threads: int = 8
+    #: Whether requesting an instance also supplies its release; slapproxy waits for `supply`.
+    supply_on_request: bool = False
     #: Software product → URL of its release.
     software_products: Mapping[str, str] = field(default_factory=dict)
     local_release_root: Path | None = None
@@ -50,7 +52,7 @@ def read_settings(
     """Return the settings of a configuration, overridden by `options` that are not None.
 
     Keys, in either: database_uri, computer_id, host, port, software_product_list,
-    local_software_release_root. Raises InvalidConfiguration.
+    local_software_release_root, supply_on_request. Raises InvalidConfiguration.
     """
     merged: dict[str, str] = {}
     for section in ("slapos", "slapproxy"):
@@ -67,6 +69,7 @@ def read_settings(
         default_node=merged.get("computer_id", "").strip() or "computer",
         host=merged.get("host", "").strip() or DEFAULT_HOST,
         port=_port(merged.get("port", "").strip()),
+        supply_on_request=_truth("supply_on_request", merged.get("supply_on_request", "")),
         software_products=_products(merged.get("software_product_list", "")),
         local_release_root=Path(root).absolute() if root else None,
         other_masters=tuple(
@@ -90,6 +93,13 @@ def database_url(uri: str) -> str:
             "a path, sqlite:///… and postgresql://… can be used"
         )
     return uri
+
+
+def _truth(key: str, text: str) -> bool:
+    word = text.strip().lower()
+    if word not in ("", "true", "false"):
+        raise InvalidConfiguration(f"{key} is {text!r}; it can be true or false")
+    return word == "true"
 
 
 def _port(text: str) -> int:

@@ -13,6 +13,11 @@ class Policy(Protocol):
         """Return the reference of the node to place an instance on."""
         ...
 
+    @property
+    def supplies_on_request(self) -> bool:
+        """Whether a release is wanted on a node as soon as an instance of it is placed there."""
+        ...
+
     def reference_of(self, instance: SoftwareInstance) -> str:
         """Return the name, unique in this master, of an instance that has just got its place."""
         ...
@@ -23,6 +28,7 @@ class LocalPolicy:
     """One anonymous user who may have any release at once, on the default node or a named one."""
 
     default_node: str
+    supplies_on_request: bool = False
 
     def node_for(self, instance: SoftwareInstance) -> str:
         """Return the node that the filter `computer_guid` names, else the default one."""

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Text, cast, select
 from sqlalchemy.orm import Session, joinedload
 
+from slapos.master.catalog import service as catalog
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import allocation
 from slapos.master.provisioning.model import (
@@ -22,7 +23,7 @@ from slapos.master.provisioning.policy import Policy
 from slapos.master.text import URL_LENGTH, checked_text
 from slapos.protocol.errors import Conflict, NotFound, NotReady
 from slapos.protocol.instance_xml import from_instance_xml, to_instance_xml
-from slapos.protocol.states import InstanceState
+from slapos.protocol.states import InstallationState, InstanceState
 from slapos.system.clock import Clock
 
 #: How much is kept of what a node says went wrong: the end of it.
@@ -59,6 +60,7 @@ def request_instance(
             raise NotReady(f"there is no instance {order.title!r}, so there is none to destroy")
         instance = _create(session, clock, order, state)
         _place(session, policy, instance)
+        _supply(session, clock, policy, instance)
         if instance.host is not None:
             instance.host.mark_changed(clock.now())
     else:
@@ -373,6 +375,18 @@ def _place(session: Session, policy: Policy, instance: SoftwareInstance) -> None
     session.add(instance)
 
 
+def _supply(session: Session, clock: Clock, policy: Policy, instance: SoftwareInstance) -> None:
+    """Have the release on the instance's node, where the profile does so of itself."""
+    if policy.supplies_on_request and not instance.shared and instance.node is not None:
+        catalog.supply(
+            session,
+            clock,
+            node=instance.node.reference,
+            url=instance.software_url,
+            state=InstallationState.AVAILABLE,
+        )
+
+
 def _free_reference(session: Session, reference: str) -> str:
     """Return the reference, with a number if another instance has it (`a_b`+`c`, `a`+`b_c`)."""
     taken = select(SoftwareInstance.id).where
@@ -401,6 +415,8 @@ def _change(
     different = {name: value for name, value in wanted.items() if getattr(instance, name) != value}
     for name, value in different.items():
         setattr(instance, name, value)
+    if "software_url" in different:
+        _supply(session, clock, policy, instance)
     if instance.shared and state is not InstanceState.DESTROYED:
         host = instance.host
         if host is None or not allocation.may_stay(instance, host):

@@ -47,6 +47,7 @@ computer_xml = {root}/var/computer.xml
 host = {host}
 port = {port}
 database_uri = {root}/var/proxy.db
+supply_on_request = true
 """
 
 _SUPERVISOR = """\
