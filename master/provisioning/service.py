@@ -2,32 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, cast, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.nodes import service as nodes
-from slapos.master.provisioning import allocation
+from slapos.master.provisioning import allocation, lifecycle, lookup
 from slapos.master.provisioning.model import (
     REFERENCE_LENGTH,
     TICK,
     TITLE_LENGTH,
-    ForwardedRequest,
     InstanceTree,
     SoftwareInstance,
 )
 from slapos.master.provisioning.policy import Policy
 from slapos.master.text import URL_LENGTH, checked_text
-from slapos.protocol.errors import Conflict, NotFound, NotReady
+from slapos.protocol.errors import Conflict, NotReady
 from slapos.protocol.instance_xml import from_instance_xml, to_instance_xml
 from slapos.protocol.states import InstallationState, InstanceState
 from slapos.system.clock import Clock
-
-#: How much is kept of what a node says went wrong: the end of it.
-MESSAGE_LENGTH = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +48,7 @@ def request_instance(
     Raises NoCapacity when it cannot be placed, NotReady when what is to be destroyed is not there.
     """
     _check(order)
-    instance = find_by_title(session, order.title, order.shared, order.requester)
+    instance = lookup.find_by_title(session, order.title, order.shared, order.requester)
     state = _possible_state(order)
     if instance is None:
         if state is InstanceState.DESTROYED:
@@ -67,117 +62,6 @@ def request_instance(
         _change(session, clock, policy, instance, order, state)
     session.flush()
     return instance
-
-
-def find_by_title(
-    session: Session, title: str, shared: bool, requester: SoftwareInstance | None
-) -> SoftwareInstance | None:
-    """Return the instance of a title: a root, or one in the tree of the instance that asks."""
-    query = select(SoftwareInstance).where(
-        SoftwareInstance.title == title,
-        SoftwareInstance.shared == shared,
-        SoftwareInstance.is_root == (requester is None),
-    )
-    if requester is None:
-        query = query.join(SoftwareInstance.tree).where(
-            InstanceTree.title == title, InstanceTree.shared == shared
-        )
-    else:
-        query = query.where(SoftwareInstance.tree_id == requester.tree_id)
-    return session.scalar(query)
-
-
-def find_by_reference(session: Session, reference: str) -> SoftwareInstance | None:
-    """Return the instance of a reference, unique in this master."""
-    return session.scalar(select(SoftwareInstance).where(SoftwareInstance.reference == reference))
-
-
-def find_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance | None:
-    """Return the instance in a partition, None when it is free; NotFound when there is no such."""
-    found = nodes.find_partition(session, node, partition)
-    return session.scalar(select(SoftwareInstance).where(SoftwareInstance.partition_id == found.id))
-
-
-def instance_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance:
-    """Return the instance in a partition, or raise NotFound."""
-    instance = find_on_partition(session, node, partition)
-    if instance is None:
-        raise NotFound(f"the partition {partition!r} of the node {node!r} is free")
-    return instance
-
-
-def find_shared(session: Session, host: SoftwareInstance, reference: str) -> SoftwareInstance:
-    """Return a shared instance on its host, or raise NotFound."""
-    shared = session.scalar(
-        select(SoftwareInstance).where(
-            SoftwareInstance.reference == reference, SoftwareInstance.host_id == host.id
-        )
-    )
-    if shared is None:
-        raise NotFound(f"{host.reference} hosts no shared instance {reference!r}")
-    return shared
-
-
-def shared_on(session: Session, host: SoftwareInstance) -> Sequence[SoftwareInstance]:
-    """Return the shared instances on a host, the oldest first."""
-    return session.scalars(
-        select(SoftwareInstance)
-        .where(SoftwareInstance.host_id == host.id)
-        .order_by(SoftwareInstance.id)
-    ).all()
-
-
-def trees(session: Session) -> Sequence[InstanceTree]:
-    """Return every instance tree, the oldest first."""
-    return session.scalars(select(InstanceTree).order_by(InstanceTree.id)).all()
-
-
-def find_tree(session: Session, title: str) -> InstanceTree:
-    """Return a tree by its title, a service before a shared instance, or raise NotFound."""
-    tree = session.scalar(
-        select(InstanceTree).where(InstanceTree.title == title).order_by(InstanceTree.shared)
-    )
-    if tree is None:
-        raise NotFound(
-            f"there is no service {title!r}; `slapos service list` shows which there are"
-        )
-    return tree
-
-
-def roots(session: Session) -> Sequence[SoftwareInstance]:
-    """Return the root instance of every tree, the oldest first."""
-    return session.scalars(
-        select(SoftwareInstance)
-        .where(SoftwareInstance.is_root)
-        .order_by(SoftwareInstance.tree_id)
-        .options(joinedload(SoftwareInstance.tree))
-    ).all()
-
-
-def instances_of(session: Session, tree: InstanceTree) -> Sequence[SoftwareInstance]:
-    """Return a tree's instances: the root, then the others by title."""
-    return session.scalars(
-        select(SoftwareInstance)
-        .where(SoftwareInstance.tree_id == tree.id)
-        .order_by(SoftwareInstance.is_root.desc(), SoftwareInstance.title, SoftwareInstance.id)
-    ).all()
-
-
-def instances_on_node(session: Session, node_id: int) -> Sequence[SoftwareInstance]:
-    """Return every instance and shared instance on a node, the oldest first."""
-    return session.scalars(
-        select(SoftwareInstance)
-        .where(SoftwareInstance.node_id == node_id)
-        .order_by(SoftwareInstance.id)
-    ).all()
-
-
-def connections_with(session: Session, text: str) -> Sequence[Mapping[str, Any]]:
-    """Return what is published by the instances that publish some text, among other things."""
-    published = cast(SoftwareInstance.connection, Text)
-    return session.scalars(
-        select(SoftwareInstance.connection).where(published.contains(text, autoescape=True))
-    ).all()
 
 
 def publish(
@@ -206,7 +90,7 @@ def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: st
             )
         )
         if instance.is_root
-        else find_by_title(session, title, instance.shared, instance)
+        else lookup.find_by_title(session, title, instance.shared, instance)
     )
     if other is not None:
         raise Conflict(f"{instance.title!r} cannot become {title!r}: that title is taken")
@@ -214,9 +98,11 @@ def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: st
     renamed: Sequence[SoftwareInstance] = [instance]
     if instance.is_root:
         instance.tree.title = title
-        renamed = instances_of(session, instance.tree)  # they are told the title of their root
+        renamed = lookup.instances_of(
+            session, instance.tree
+        )  # they are told the title of their root
     for each in renamed:
-        _mark_changed(each, clock.now())
+        lifecycle.mark_changed(each, clock.now())
     session.flush()
 
 
@@ -225,14 +111,14 @@ def format_node(session: Session, clock: Clock, told: nodes.NodeFormat) -> None:
     readdressed = [partition.id for partition in nodes.format_node(session, clock, told)]
     query = select(SoftwareInstance).where(SoftwareInstance.partition_id.in_(readdressed))
     for instance in session.scalars(query).all() if readdressed else ():
-        for each in (instance, *shared_on(session, instance)):
+        for each in (instance, *lookup.shared_on(session, instance)):
             each.mark_changed(clock.now())
     session.flush()
 
 
 def bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
     """Have every instance of a tree processed again, under one timestamp."""
-    members = instances_of(session, tree)
+    members = lookup.instances_of(session, tree)
     now = max([clock.now(), *(member.changed_at + TICK for member in members)])
     for member in members:
         member.changed_at = now
@@ -250,73 +136,6 @@ def bang_node(session: Session, clock: Clock, node: str) -> None:
         select(InstanceTree).where(InstanceTree.id.in_(query)).order_by(InstanceTree.id)
     ).all():
         bang(session, clock, tree)
-
-
-def report_state(
-    session: Session,
-    clock: Clock,
-    instance: SoftwareInstance,
-    state: InstanceState,
-    about: datetime | None = None,
-) -> Sequence[SoftwareInstance]:
-    """Take in that a node has brought an instance to a state.
-
-    A destroyed one is forgotten, and its partition is free, once none of the instances that it
-    requested are left; those are returned, and are now to be destroyed too.
-    """
-    _heard_from_node_of(instance, clock)
-    waiting: Sequence[SoftwareInstance] = ()
-    if state is InstanceState.DESTROYED:
-        instance.requested_state = state
-        for each in _requested_by(session, instance):
-            _lower_state(session, clock, each, state)
-        waiting = _requested_by(session, instance)
-    instance.report(clock.now(), state, about)
-    for shared in _failed_shared(session, instance):
-        shared.error = ""  # the node tells again which of them fail
-    if state is InstanceState.DESTROYED and not waiting:
-        _forget(session, instance)
-    session.flush()
-    return waiting
-
-
-def report_error(
-    session: Session,
-    clock: Clock,
-    instance: SoftwareInstance,
-    message: str,
-    about: datetime | None = None,
-) -> None:
-    """Take in that a node failed with an instance."""
-    _heard_from_node_of(instance, clock)
-    instance.report_error(clock.now(), message[-MESSAGE_LENGTH:], about)
-    session.flush()
-
-
-def forwarded(session: Session) -> Sequence[ForwardedRequest]:
-    """Return the requests that other masters answered, the oldest first."""
-    return session.scalars(select(ForwardedRequest).order_by(ForwardedRequest.id)).all()
-
-
-def remember_forwarded(session: Session, clock: Clock, title: str, master_url: str) -> None:
-    """Remember that another master has an instance that was asked for here."""
-    if _find_forwarded(session, title, master_url) is None:
-        session.add(ForwardedRequest(title=title, master_url=master_url, created_at=clock.now()))
-
-
-def forget_forwarded(session: Session, title: str, master_url: str) -> None:
-    """Forget it, because that master is to destroy it."""
-    found = _find_forwarded(session, title, master_url)
-    if found is not None:
-        session.delete(found)
-
-
-def _find_forwarded(session: Session, title: str, master_url: str) -> ForwardedRequest | None:
-    return session.scalar(
-        select(ForwardedRequest).where(
-            ForwardedRequest.title == title, ForwardedRequest.master_url == master_url
-        )
-    )
 
 
 def as_texts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -426,9 +245,9 @@ def _change(
             instance.host, instance.node, instance.connection = host, host.node, {}
             host.mark_changed(clock.now())
     if state != instance.requested_state:
-        _set_state(session, clock, instance, state)
+        lifecycle.set_state(session, clock, instance, state)
     elif different:
-        _mark_changed(instance, clock.now())
+        lifecycle.mark_changed(instance, clock.now())
 
 
 def _move(instance: SoftwareInstance, requester: SoftwareInstance | None) -> None:
@@ -443,88 +262,3 @@ def _move(instance: SoftwareInstance, requester: SoftwareInstance | None) -> Non
             )
         above = above.requester
     instance.requester = requester
-
-
-def _set_state(
-    session: Session, clock: Clock, instance: SoftwareInstance, state: InstanceState
-) -> None:
-    """Set what is wanted; what is stopped or destroyed takes those below along."""
-    instance.requested_state = state
-    if instance.reported_state == InstanceState.DESTROYED:
-        instance.reported_state = None
-    _mark_changed(instance, clock.now())
-    if state is InstanceState.STARTED:
-        return  # those below are started when their requester asks for them again
-    for each in _requested_by(session, instance):
-        _lower_state(session, clock, each, state)
-    if instance.shared and state is InstanceState.DESTROYED:
-        _forget(session, instance)
-
-
-def _lower_state(
-    session: Session, clock: Clock, instance: SoftwareInstance, state: InstanceState
-) -> None:
-    order = list(InstanceState)
-    if order.index(InstanceState(instance.requested_state)) < order.index(state):
-        _set_state(session, clock, instance, state)
-
-
-def _requested_by(session: Session, instance: SoftwareInstance) -> Sequence[SoftwareInstance]:
-    """Return those that an instance requested; for a root, every other one of its tree."""
-    query = select(SoftwareInstance).where(SoftwareInstance.id != instance.id)
-    query = (
-        query.where(SoftwareInstance.tree_id == instance.tree_id)
-        if instance.is_root
-        else query.where(SoftwareInstance.requester_id == instance.id)
-    )
-    return session.scalars(query.order_by(SoftwareInstance.title)).all()
-
-
-def _failed_shared(session: Session, host: SoftwareInstance) -> Sequence[SoftwareInstance]:
-    query = select(SoftwareInstance).where(
-        SoftwareInstance.host_id == host.id, SoftwareInstance.error != ""
-    )
-    return session.scalars(query).all()
-
-
-def _forget(session: Session, instance: SoftwareInstance) -> None:
-    """Remove an instance that is gone, and whoever above only waited for it."""
-    for shared in shared_on(session, instance):  # they have to find another host
-        shared.host, shared.node, shared.connection = None, None, {}
-    partition, requester, tree = instance.partition, instance.requester, instance.tree
-    session.delete(instance)
-    session.flush()
-    if partition is not None:
-        nodes.free_partition(session, partition)
-    if instance.is_root:
-        session.delete(tree)
-        session.flush()
-        return
-    for above in (requester, _root_of(session, tree)):
-        if (
-            above is not None
-            and above.reported_state == InstanceState.DESTROYED
-            and not _requested_by(session, above)
-        ):
-            _forget(session, above)
-            return
-
-
-def _root_of(session: Session, tree: InstanceTree) -> SoftwareInstance | None:
-    return session.scalar(
-        select(SoftwareInstance).where(
-            SoftwareInstance.tree_id == tree.id, SoftwareInstance.is_root
-        )
-    )
-
-
-def _mark_changed(instance: SoftwareInstance, now: datetime) -> None:
-    """Tell the node that has to act: a shared instance is the business of its host."""
-    instance.mark_changed(now)
-    if instance.host is not None:
-        instance.host.mark_changed(now)
-
-
-def _heard_from_node_of(instance: SoftwareInstance, clock: Clock) -> None:
-    if instance.node is not None:
-        nodes.heard_from(instance.node, clock)

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.catalog.model import SoftwareInstallation
-from slapos.master.provisioning import service
+from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.protocol.states import BuildState, InstallationState, InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
@@ -24,7 +24,7 @@ def tree_status(session: Session, tree: InstanceTree) -> TreeStatus:
     return TreeStatus(
         title=tree.title,
         instances=tuple(
-            instance_status(session, instance) for instance in service.instances_of(session, tree)
+            instance_status(session, instance) for instance in lookup.instances_of(session, tree)
         ),
     )
 

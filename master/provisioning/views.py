@@ -9,7 +9,7 @@ from slapos.master.catalog.views import render_installation
 from slapos.master.http import context
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.views import render_node, render_partition
-from slapos.master.provisioning import service
+from slapos.master.provisioning import lookup
 from slapos.master.provisioning.status import tree_status
 
 blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
@@ -19,14 +19,14 @@ blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
 def show_trees() -> dict[str, Any]:
     """Show every service, with how it is doing."""
     session = context().session
-    return {"instance_trees": [tree_status(session, t).to_json() for t in service.trees(session)]}
+    return {"instance_trees": [tree_status(session, t).to_json() for t in lookup.trees(session)]}
 
 
 @blueprint.get("/instance-trees/<path:title>")
 def show_tree(title: str) -> dict[str, Any]:
     """Show how a service is doing."""
     session = context().session
-    return tree_status(session, service.find_tree(session, title)).to_json()
+    return tree_status(session, lookup.find_tree(session, title)).to_json()
 
 
 @blueprint.get("/nodes/<path:reference>")
@@ -34,7 +34,7 @@ def show_node(reference: str) -> dict[str, Any]:
     """Show a node: its partitions and what is in them, and its releases."""
     session = context().session
     node = nodes.find_node(session, reference)
-    held = {each.partition_id: each for each in service.instances_on_node(session, node.id)}
+    held = {each.partition_id: each for each in lookup.instances_on_node(session, node.id)}
     partitions = []
     for partition in nodes.partitions(session, node.id):
         instance = held.get(partition.id)

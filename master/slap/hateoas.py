@@ -15,7 +15,7 @@ from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.http import context
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode
-from slapos.master.provisioning import service as provisioning
+from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.status import access_status, build_status
 from slapos.protocol.errors import InvalidRequest, NotFound
@@ -110,7 +110,7 @@ def _limit() -> int | None:
 
 
 def _find_trees(title: str | None) -> Iterable[Row]:
-    for instance in provisioning.roots(context().session):
+    for instance in lookup.roots(context().session):
         if title in (None, instance.title):
             yield {
                 "uid": instance.tree_id,
@@ -135,10 +135,10 @@ def _find_nodes(title: str | None, reference: str | None) -> Iterable[Row]:
 
 def _find_instances(tree: str) -> Iterable[Row]:
     try:
-        found = provisioning.find_tree(context().session, tree)
+        found = lookup.find_tree(context().session, tree)
     except NotFound:
         return
-    for instance in provisioning.instances_of(context().session, found):
+    for instance in lookup.instances_of(context().session, found):
         yield {
             "uid": instance.id,
             "title": instance.title,
@@ -218,7 +218,7 @@ def _instance_fields(instance: SoftwareInstance) -> Row:
 def _node_document(node: ComputeNode) -> Row:
     partitions = {
         instance.partition.reference: _instance_news(instance)
-        for instance in provisioning.instances_on_node(context().session, node.id)
+        for instance in lookup.instances_on_node(context().session, node.id)
         if instance.partition is not None
     }
     return _document(

@@ -15,7 +15,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from slapos.master.http import Elsewhere, context
-from slapos.master.provisioning import service as provisioning
+from slapos.master.provisioning import lookup
 from slapos.protocol.errors import Forbidden, InvalidRequest
 
 blueprint = Blueprint("http_proxy", __name__, url_prefix="/http_proxy")
@@ -134,7 +134,7 @@ def place_of(url: str) -> Place | None:
 
 def _published_near(host: str) -> Iterator[Mapping[str, Any]]:
     """Give what instances publish that names a host."""
-    yield from provisioning.connections_with(context().session, host)
+    yield from lookup.connections_with(context().session, host)
 
 
 def _fetch(url: str) -> Response:

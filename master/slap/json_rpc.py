@@ -16,13 +16,14 @@ from slapos.master.catalog import service as catalog
 from slapos.master.http import context, reads_only, reason_of, status_of
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputePartition
+from slapos.master.provisioning import lookup, reports
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.provisioning.status import access_status
+from slapos.master.slap.form import named_partition, requester
 from slapos.master.slap.frontend import Bypass
 from slapos.master.slap.requesting import Forwarded, answer_request
-from slapos.master.slap.slap_tool import named_partition, requester
 from slapos.protocol.errors import (
     Conflict,
     InvalidConfiguration,
@@ -156,10 +157,10 @@ def _get_software_instance(asked: dict[str, Any]) -> Any:
 def _get_instance_tree(asked: dict[str, Any]) -> Any:
     title = asked["title"]
     try:
-        tree = provisioning.find_tree(context().session, title)
+        tree = lookup.find_tree(context().session, title)
     except NotFound:
         raise NotFound(f"No instance tree {title} found.") from None
-    return _document(provisioning.instances_of(context().session, tree)[0])
+    return _document(lookup.instances_of(context().session, tree)[0])
 
 
 @_call("get.v0.compute_partition", reads=True)
@@ -167,7 +168,7 @@ def _get_compute_partition(asked: dict[str, Any]) -> Any:
     reference = asked["compute_partition_id"]
     try:
         return _document(
-            provisioning.instance_on_partition(context().session, asked["computer_guid"], reference)
+            lookup.instance_on_partition(context().session, asked["computer_guid"], reference)
         )
     except NotFound:
         raise NotFound(f"No instance on partition {reference} found.") from None
@@ -175,7 +176,7 @@ def _get_compute_partition(asked: dict[str, Any]) -> Any:
 
 @_call("allDocs.v0.instance_tree_list", reads=True)
 def _list_instance_trees(_asked: dict[str, Any]) -> Any:
-    trees = sorted(provisioning.trees(context().session), key=lambda tree: tree.shared)
+    trees = sorted(lookup.trees(context().session), key=lambda tree: tree.shared)
     return {"result_list": [{"title": tree.title} for tree in trees]}
 
 
@@ -191,7 +192,7 @@ def _list_node_instances(asked: dict[str, Any]) -> Any:
                 "compute_partition_id": instance.partition.reference,
                 "software_release_uri": instance.software_url,
             }
-            for instance in provisioning.instances_on_node(context().session, node.id)
+            for instance in lookup.instances_on_node(context().session, node.id)
             if instance.partition is not None
         ]
     }
@@ -212,7 +213,7 @@ def _list_shared_instances(asked: dict[str, Any]) -> Any:
                 "parameters": shared.parameters,
                 "compute_partition_id": host.partition.reference,
             }
-            for shared in provisioning.shared_on(context().session, host)
+            for shared in lookup.shared_on(context().session, host)
         ]
     }
 
@@ -233,7 +234,7 @@ def _put_software_instance_reported_state(asked: dict[str, Any]) -> Any:
         return _done("Ignored")
     if instance.shared:
         return _done("Ignored")  # its host speaks for it
-    waiting = provisioning.report_state(context().session, context().clock, instance, state)
+    waiting = reports.report_state(context().session, context().clock, instance, state)
     if waiting:
         titles = ", ".join(sorted(each.title for each in waiting))
         # An answer, not an error: those below are now to be destroyed, and that is to be kept.
@@ -247,7 +248,7 @@ def _put_software_instance_error(asked: dict[str, Any]) -> Any:
         instance = _instance(asked["instance_guid"])
     except NotFound:
         return _done("Ignored")
-    provisioning.report_error(context().session, context().clock, instance, asked["message"])
+    reports.report_error(context().session, context().clock, instance, asked["message"])
     return _done("Error reported")
 
 
@@ -358,7 +359,7 @@ def _put_compute_node_format(asked: dict[str, Any]) -> Any:
         reference=asked["computer_guid"],
         partitions=[_read_partition(item) for item in asked["compute_partition_list"]],
     )
-    nodes.format_node(context().session, context().clock, told)
+    provisioning.format_node(context().session, context().clock, told)
     return _done("Formatted")
 
 
@@ -383,7 +384,7 @@ def _read_partition(item: Mapping[str, Any]) -> nodes.PartitionFormat:
 @_call("put.v0.compute_node_bang")
 def _put_compute_node_bang(asked: dict[str, Any]) -> Any:
     node = nodes.find_node(context().session, asked["computer_guid"])
-    if not provisioning.instances_on_node(context().session, node.id):
+    if not lookup.instances_on_node(context().session, node.id):
         return _done("Ignored")  # there is nothing to process
     provisioning.bang_node(context().session, context().clock, node.reference)
     return _done("Bang handled")
@@ -427,7 +428,7 @@ def _instance(guid: str) -> SoftwareInstance:
     *names, flag = guid.split(GUID_SEPARATOR)
     shared = flag == "1"
     if len(names) < 2 or flag not in ("0", "1"):
-        found = provisioning.find_by_reference(session, guid)
+        found = lookup.find_by_reference(session, guid)
         if found is None:
             raise NotFound(f"instance_guid {guid} not handled.")
         return found
@@ -444,9 +445,9 @@ def _instance(guid: str) -> SoftwareInstance:
 def _find(title: str, root: str, shared: bool) -> SoftwareInstance | None:
     session = context().session
     if not root:
-        return provisioning.find_by_title(session, title, shared, None)
-    above = provisioning.find_by_title(session, root, False, None)
-    return above and provisioning.find_by_title(session, title, shared, above)
+        return lookup.find_by_title(session, title, shared, None)
+    above = lookup.find_by_title(session, root, False, None)
+    return above and lookup.find_by_title(session, title, shared, above)
 
 
 def _refuse_shared(instance: SoftwareInstance) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from slapos.master.catalog import service as catalog
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode, ComputePartition
-from slapos.master.provisioning import service as provisioning
+from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.status import access_status
 from slapos.protocol.errors import InvalidRequest
@@ -71,7 +71,7 @@ def node_information(session: Session, node_id: int, reference: str) -> NodeInfo
     """Return what a node has to build and run."""
     instances: dict[int, SoftwareInstance] = {}
     shared: dict[int, list[SoftwareInstance]] = defaultdict(list)
-    for instance in provisioning.instances_on_node(session, node_id):
+    for instance in lookup.instances_on_node(session, node_id):
         if instance.partition_id is not None:
             instances[instance.partition_id] = instance
         elif instance.host_id is not None:
@@ -97,8 +97,8 @@ def node_information(session: Session, node_id: int, reference: str) -> NodeInfo
 def partition_information(session: Session, node: str, reference: str) -> PartitionInformation:
     """Return what a node has to do with one partition, or raise NotFound."""
     partition = nodes.find_partition(session, node, reference)
-    instance = provisioning.find_on_partition(session, node, reference)
-    shared = provisioning.shared_on(session, instance) if instance is not None else ()
+    instance = lookup.find_on_partition(session, node, reference)
+    shared = lookup.shared_on(session, instance) if instance is not None else ()
     return _partition(node, partition, instance, shared)
 
 

@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from slapos.master.http import Elsewhere, assembly, context, in_transaction
+from slapos.master.provisioning import forwarded, lookup
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
@@ -38,7 +39,7 @@ def answer_request(
     asked after the transaction, never within. What is here already stays here.
     """
     session = context().session
-    here = provisioning.find_by_title(session, order.title, order.shared, order.requester)
+    here = lookup.find_by_title(session, order.title, order.shared, order.requester)
     if here is None:
         other = forwarding.other_master_for(context().settings, order, _own_urls())
         if other is not None:
@@ -62,9 +63,9 @@ def _ask(other: OtherMaster, order: InstanceOrder, requester: str) -> Forwarded:
 
     def remember(session: Session) -> None:
         if order.state is InstanceState.DESTROYED:
-            provisioning.forget_forwarded(session, title, other.url)
+            forwarded.forget_forwarded(session, title, other.url)
         else:
-            provisioning.remember_forwarded(session, parts.clock, title, other.url)
+            forwarded.remember_forwarded(session, parts.clock, title, other.url)
 
     in_transaction(parts, remember)
     return Forwarded(other.url, answer)

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.service import Address, NodeFormat, PartitionFormat
+from slapos.master.provisioning import lookup
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.policy import LocalPolicy
@@ -60,8 +61,8 @@ class Master:
         """Return the titles of all instances."""
         return [
             instance.title
-            for tree in provisioning.trees(self.session)
-            for instance in provisioning.instances_of(self.session, tree)
+            for tree in lookup.trees(self.session)
+            for instance in lookup.instances_of(self.session, tree)
         ]
 
 

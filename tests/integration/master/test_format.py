@@ -6,7 +6,7 @@ from sqlalchemy import select
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputePartition, PartitionAddress
 from slapos.master.nodes.service import Address
-from slapos.master.provisioning import service as provisioning
+from slapos.master.provisioning import reports
 from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.protocol.states import InstanceState
 from tests.fakes import FakeClock
@@ -46,7 +46,7 @@ def test_a_busy_partition_is_kept_until_it_is_free(master: Master) -> None:
     assert kept.missing_since is not None
     assert list(master.partitions()) == ["slappart0"]
     instance = master.request(state=InstanceState.DESTROYED)
-    provisioning.report_state(master.session, master.clock, instance, InstanceState.DESTROYED)
+    reports.report_state(master.session, master.clock, instance, InstanceState.DESTROYED)
     assert master.partitions() == {}
 
 

@@ -13,7 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from slapos.master.app import create_app
-from slapos.master.provisioning import service as provisioning
+from slapos.master.provisioning import forwarded
 from slapos.master.settings import OtherMaster, Settings
 from slapos.protocol.marshal import Marshalled, dumps, loads
 from tests.fakes import FakeClock, FakeIdentifiers
@@ -88,7 +88,7 @@ def order(client: FlaskClient, status: int = 200, **more: Any) -> Any:
 
 def remembered(app: Flask) -> list[tuple[str, str]]:
     with app.extensions["slapos"].database.reading() as session:
-        return [(f.title, f.master_url) for f in provisioning.forwarded(session)]
+        return [(f.title, f.master_url) for f in forwarded.forwarded(session)]
 
 
 def test_a_listed_release_is_asked_of_its_master(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 from slapos.master.catalog import service as catalog
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.service import NodeFormat, PartitionFormat
+from slapos.master.provisioning import lookup
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
@@ -27,7 +28,7 @@ def supplied(session: Session, url: str) -> None:
 
 def urls(session: Session) -> set[str]:
     node = nodes.find_node(session, "computer")
-    (instance,) = provisioning.instances_on_node(session, node.id)
+    (instance,) = lookup.instances_on_node(session, node.id)
     (installation,) = catalog.installations(session, node.id)
     return {instance.software_url, installation.url}
 
@@ -35,10 +36,10 @@ def urls(session: Session) -> set[str]:
 def test_a_release_follows_its_folder(session: Session) -> None:
     follow_local_releases(session, CLOCK, OLD)
     supplied(session, "/old/place/web/software.cfg")
-    before = provisioning.roots(session)[0].changed_at
+    before = lookup.roots(session)[0].changed_at
     assert follow_local_releases(session, CLOCK, NEW) == ["/old/place/web/software.cfg"]
     assert urls(session) == {"/new/place/web/software.cfg"}
-    assert provisioning.roots(session)[0].changed_at > before
+    assert lookup.roots(session)[0].changed_at > before
     assert follow_local_releases(session, CLOCK, NEW) == []
 
 

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from slapos.master.catalog import service as catalog
 from slapos.master.database import Database
 from slapos.master.nodes import service as nodes
+from slapos.master.provisioning import lookup, reports
 from slapos.master.provisioning import service as provisioning
 from slapos.master.slap.node_view import NodeViews, from_timestamp, to_timestamp
 from slapos.protocol.errors import InvalidRequest, NotFound
@@ -28,7 +29,7 @@ CHANGES: dict[str, Change] = {
     ),
     "a new partition": lambda master: master.format(5),
     "one partition less": lambda master: master.format(2),
-    "a failure": lambda master: provisioning.report_error(
+    "a failure": lambda master: reports.report_error(
         master.session, master.clock, master.request(), "broken"
     ),
     "what is published": lambda master: provisioning.publish(
@@ -119,8 +120,8 @@ def test_an_unknown_node_is_refused(database: Database) -> None:
 
 def test_a_report_of_the_same_state_keeps_the_etag(database: Database, clock: FakeClock) -> None:
     def report(master: Master) -> None:
-        instance = provisioning.instance_on_partition(master.session, NODE, "slappart0")
-        provisioning.report_state(master.session, clock, instance, InstanceState.STARTED)
+        instance = lookup.instance_on_partition(master.session, NODE, "slappart0")
+        reports.report_state(master.session, clock, instance, InstanceState.STARTED)
 
     change(database, clock, lambda master: master.format(1))
     change(database, clock, lambda master: master.request())

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from slapos.master.nodes import service as nodes
+from slapos.master.provisioning import lookup, reports
 from slapos.master.provisioning import service as provisioning
 from slapos.protocol.errors import Conflict, InvalidRequest, NoCapacity, NotReady
 from slapos.protocol.states import InstanceState
@@ -147,11 +148,11 @@ def test_destroying_a_tree_frees_everything_whoever_is_removed_first(master: Mas
     master.request(state=DESTROYED)
     assert {i.requested_state for i in (root, parent, child)} == {DESTROYED}
     assert set(master.partitions().values()) == {"busy"}
-    waiting = provisioning.report_state(master.session, master.clock, root, DESTROYED)
+    waiting = reports.report_state(master.session, master.clock, root, DESTROYED)
     assert [instance.title for instance in waiting] == ["b", "c"]
-    provisioning.report_state(master.session, master.clock, parent, DESTROYED)
+    reports.report_state(master.session, master.clock, parent, DESTROYED)
     assert master.titles() == ["root", "b", "c"]
-    provisioning.report_state(master.session, master.clock, child, DESTROYED)
+    reports.report_state(master.session, master.clock, child, DESTROYED)
     assert master.titles() == []
     assert set(master.partitions().values()) == {"free"}
 
@@ -161,9 +162,9 @@ def test_an_instance_that_is_wanted_again_while_it_waits_is_not_forgotten(master
     root = master.request()
     child = master.request("c", requester=root)
     master.request(state=DESTROYED)
-    provisioning.report_state(master.session, master.clock, root, DESTROYED)
+    reports.report_state(master.session, master.clock, root, DESTROYED)
     master.request(state=STARTED)
-    provisioning.report_state(master.session, master.clock, child, DESTROYED)
+    reports.report_state(master.session, master.clock, child, DESTROYED)
     assert master.titles() == ["root"]
 
 
@@ -268,6 +269,6 @@ def test_two_instances_never_get_one_reference(master: Master) -> None:
 def test_the_partition_of_an_instance_is_found(master: Master) -> None:
     master.format(2)
     instance = master.request()
-    assert provisioning.find_on_partition(master.session, NODE, "slappart0") is instance
-    assert provisioning.find_on_partition(master.session, NODE, "slappart1") is None
+    assert lookup.find_on_partition(master.session, NODE, "slappart0") is instance
+    assert lookup.find_on_partition(master.session, NODE, "slappart1") is None
     assert nodes.find_partition(master.session, NODE, "slappart0").state == "busy"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from slapos.master.provisioning import lookup, reports
 from slapos.master.provisioning import service as provisioning
 from slapos.protocol.errors import NoCapacity, NotFound
 from slapos.protocol.states import InstanceState
@@ -66,7 +67,7 @@ def test_destroying_it_needs_no_node(master: Master) -> None:
     master.request("s", shared=True)
     gone = master.request("s", shared=True, state=DESTROYED)
     assert gone.requested_state == DESTROYED
-    assert provisioning.shared_on(master.session, host) == []
+    assert lookup.shared_on(master.session, host) == []
     assert master.titles() == ["host"]
 
 
@@ -77,9 +78,9 @@ def test_destroying_its_tree_takes_it_along(master: Master) -> None:
     master.request("s", shared=True, requester=root)
     before = host.changed_at
     master.request(state=DESTROYED)
-    assert provisioning.shared_on(master.session, host) == []
+    assert lookup.shared_on(master.session, host) == []
     assert host.changed_at > before
-    provisioning.report_state(master.session, master.clock, root, DESTROYED)
+    reports.report_state(master.session, master.clock, root, DESTROYED)
     assert master.titles() == ["host"]
 
 
@@ -89,7 +90,7 @@ def test_without_its_host_it_is_placed_anew_when_asked_for_again(master: Master)
     shared = master.request("s", shared=True)
     provisioning.publish(master.session, master.clock, shared, {"url": "a"})
     master.request("host", state=DESTROYED)
-    provisioning.report_state(master.session, master.clock, host, DESTROYED)
+    reports.report_state(master.session, master.clock, host, DESTROYED)
     assert shared.host is None
     with pytest.raises(NoCapacity):
         master.request("s", shared=True)
@@ -105,13 +106,13 @@ def test_its_connection_goes_to_whoever_asked_for_it(master: Master, clock: Fake
     shared = master.request("s", shared=True, requester=parent)
     before = root.changed_at, parent.changed_at
     clock.advance(1)
-    found = provisioning.find_shared(master.session, host, "root_s")
+    found = lookup.find_shared(master.session, host, "root_s")
     assert found is shared
     provisioning.publish(master.session, clock, found, {"url": "a"})
     assert root.changed_at == before[0]
     assert parent.changed_at > before[1]
     with pytest.raises(NotFound, match="hosts no shared instance 'root_t'"):
-        provisioning.find_shared(master.session, host, "root_t")
+        lookup.find_shared(master.session, host, "root_t")
 
 
 def test_a_bang_of_its_tree_reaches_the_host(master: Master) -> None:
@@ -128,5 +129,5 @@ def test_it_may_have_the_title_of_a_service(master: Master) -> None:
     service = master.request("same")
     shared = master.request("same", shared=True)
     assert shared.host is service
-    assert provisioning.find_tree(master.session, "same") is service.tree
-    assert provisioning.find_on_partition(master.session, NODE, "slappart0") is service
+    assert lookup.find_tree(master.session, "same") is service.tree
+    assert lookup.find_on_partition(master.session, NODE, "slappart0") is service

@@ -3,6 +3,7 @@
 import pytest
 
 from slapos.master.catalog import service as catalog
+from slapos.master.provisioning import reports
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.status import access_status, instance_status, tree_status
@@ -26,7 +27,7 @@ def status(master: Master, instance: SoftwareInstance) -> tuple[Phase, str]:
 
 
 def report(master: Master, instance: SoftwareInstance, state: InstanceState) -> None:
-    provisioning.report_state(master.session, master.clock, instance, state)
+    reports.report_state(master.session, master.clock, instance, state)
 
 
 def supply(master: Master, *reported: BuildState, message: str = "") -> None:
@@ -56,11 +57,11 @@ def test_the_way_of_an_instance(master: Master, instance: SoftwareInstance) -> N
 
 def test_what_fails_is_told_with_its_reason(master: Master, instance: SoftwareInstance) -> None:
     supply(master, BuildState.AVAILABLE)
-    provisioning.report_error(
+    reports.report_error(
         master.session, master.clock, instance, "Promise 'port' failed with: closed"
     )
     assert status(master, instance) == (Phase.PROMISING, "promise_failed")
-    provisioning.report_error(master.session, master.clock, instance, "buildout ended with 1")
+    reports.report_error(master.session, master.clock, instance, "buildout ended with 1")
     assert status(master, instance) == (Phase.FAILED, "instance_failed")
     provisioning.bang(master.session, master.clock, instance.tree)
     assert status(master, instance) == (Phase.INSTANTIATING, "retrying")
@@ -90,7 +91,7 @@ def test_a_report_about_an_older_timestamp_does_not_settle(
     supply(master, BuildState.AVAILABLE)
     seen = instance.changed_at
     master.request(parameters={"a": "b"})
-    provisioning.report_state(master.session, master.clock, instance, STARTED, about=seen)
+    reports.report_state(master.session, master.clock, instance, STARTED, about=seen)
     assert status(master, instance)[0] is Phase.INSTANTIATING
 
 
@@ -102,7 +103,7 @@ def test_a_shared_instance_does_as_its_host_does(
     assert status(master, shared)[0] is Phase.INSTANTIATING
     report(master, instance, STARTED)
     assert status(master, shared)[0] is Phase.HEALTHY
-    provisioning.report_error(master.session, master.clock, shared, "bad name")
+    reports.report_error(master.session, master.clock, shared, "bad name")
     assert status(master, shared) == (Phase.FAILED, "instance_failed")
     assert status(master, instance)[0] is Phase.HEALTHY
     report(master, instance, STARTED)
@@ -122,7 +123,7 @@ def test_a_node_is_told_what_it_said_last(master: Master, instance: SoftwareInst
     assert access_status(instance) == "#error no data found for computer-slappart0"
     report(master, instance, STARTED)
     assert access_status(instance) == "#access Instance correctly started"
-    provisioning.report_error(master.session, master.clock, instance, "x" * 100 + "the end")
+    reports.report_error(master.session, master.clock, instance, "x" * 100 + "the end")
     assert access_status(instance) == "#error " + "x" * 73 + "the end"
 
 

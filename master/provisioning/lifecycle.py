@@ -1,0 +1,66 @@
+"""What a change of state takes along: those below, the host, and in the end the partition."""
+
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from slapos.master.nodes import service as nodes
+from slapos.master.provisioning import lookup
+from slapos.master.provisioning.model import SoftwareInstance
+from slapos.protocol.states import InstanceState
+from slapos.system.clock import Clock
+
+
+def set_state(
+    session: Session, clock: Clock, instance: SoftwareInstance, state: InstanceState
+) -> None:
+    """Set what is wanted; what is stopped or destroyed takes those below along."""
+    instance.requested_state = state
+    if instance.reported_state == InstanceState.DESTROYED:
+        instance.reported_state = None
+    mark_changed(instance, clock.now())
+    if state is InstanceState.STARTED:
+        return  # those below are started when their requester asks for them again
+    for each in lookup.requested_by(session, instance):
+        lower_state(session, clock, each, state)
+    if instance.shared and state is InstanceState.DESTROYED:
+        forget(session, instance)
+
+
+def lower_state(
+    session: Session, clock: Clock, instance: SoftwareInstance, state: InstanceState
+) -> None:
+    """Set what is wanted, unless less is wanted already."""
+    order = list(InstanceState)
+    if order.index(InstanceState(instance.requested_state)) < order.index(state):
+        set_state(session, clock, instance, state)
+
+
+def forget(session: Session, instance: SoftwareInstance) -> None:
+    """Remove an instance that is gone, and whoever above only waited for it."""
+    for shared in lookup.shared_on(session, instance):  # they have to find another host
+        shared.host, shared.node, shared.connection = None, None, {}
+    partition, requester, tree = instance.partition, instance.requester, instance.tree
+    session.delete(instance)
+    session.flush()
+    if partition is not None:
+        nodes.free_partition(session, partition)
+    if instance.is_root:
+        session.delete(tree)
+        session.flush()
+        return
+    for above in (requester, lookup.root_of(session, tree)):
+        if (
+            above is not None
+            and above.reported_state == InstanceState.DESTROYED
+            and not lookup.requested_by(session, above)
+        ):
+            forget(session, above)
+            return
+
+
+def mark_changed(instance: SoftwareInstance, now: datetime) -> None:
+    """Tell the node that has to act: a shared instance is the business of its host."""
+    instance.mark_changed(now)
+    if instance.host is not None:
+        instance.host.mark_changed(now)

@@ -1,0 +1,150 @@
+"""Finding instances and instance trees."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Text, cast, select
+from sqlalchemy.orm import Session, joinedload
+
+from slapos.master.nodes import service as nodes
+from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
+from slapos.protocol.errors import NotFound
+
+
+def find_by_title(
+    session: Session, title: str, shared: bool, requester: SoftwareInstance | None
+) -> SoftwareInstance | None:
+    """Return the instance of a title: a root, or one in the tree of the instance that asks."""
+    query = select(SoftwareInstance).where(
+        SoftwareInstance.title == title,
+        SoftwareInstance.shared == shared,
+        SoftwareInstance.is_root == (requester is None),
+    )
+    if requester is None:
+        query = query.join(SoftwareInstance.tree).where(
+            InstanceTree.title == title, InstanceTree.shared == shared
+        )
+    else:
+        query = query.where(SoftwareInstance.tree_id == requester.tree_id)
+    return session.scalar(query)
+
+
+def find_by_reference(session: Session, reference: str) -> SoftwareInstance | None:
+    """Return the instance of a reference, unique in this master."""
+    return session.scalar(select(SoftwareInstance).where(SoftwareInstance.reference == reference))
+
+
+def find_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance | None:
+    """Return the instance in a partition, None when it is free; NotFound when there is no such."""
+    found = nodes.find_partition(session, node, partition)
+    return session.scalar(select(SoftwareInstance).where(SoftwareInstance.partition_id == found.id))
+
+
+def instance_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance:
+    """Return the instance in a partition, or raise NotFound."""
+    instance = find_on_partition(session, node, partition)
+    if instance is None:
+        raise NotFound(f"the partition {partition!r} of the node {node!r} is free")
+    return instance
+
+
+def find_shared(session: Session, host: SoftwareInstance, reference: str) -> SoftwareInstance:
+    """Return a shared instance on its host, or raise NotFound."""
+    shared = session.scalar(
+        select(SoftwareInstance).where(
+            SoftwareInstance.reference == reference, SoftwareInstance.host_id == host.id
+        )
+    )
+    if shared is None:
+        raise NotFound(f"{host.reference} hosts no shared instance {reference!r}")
+    return shared
+
+
+def shared_on(session: Session, host: SoftwareInstance) -> Sequence[SoftwareInstance]:
+    """Return the shared instances on a host, the oldest first."""
+    return session.scalars(
+        select(SoftwareInstance)
+        .where(SoftwareInstance.host_id == host.id)
+        .order_by(SoftwareInstance.id)
+    ).all()
+
+
+def trees(session: Session) -> Sequence[InstanceTree]:
+    """Return every instance tree, the oldest first."""
+    return session.scalars(select(InstanceTree).order_by(InstanceTree.id)).all()
+
+
+def find_tree(session: Session, title: str) -> InstanceTree:
+    """Return a tree by its title, a service before a shared instance, or raise NotFound."""
+    tree = session.scalar(
+        select(InstanceTree).where(InstanceTree.title == title).order_by(InstanceTree.shared)
+    )
+    if tree is None:
+        raise NotFound(
+            f"there is no service {title!r}; `slapos service list` shows which there are"
+        )
+    return tree
+
+
+def roots(session: Session) -> Sequence[SoftwareInstance]:
+    """Return the root instance of every tree, the oldest first."""
+    return session.scalars(
+        select(SoftwareInstance)
+        .where(SoftwareInstance.is_root)
+        .order_by(SoftwareInstance.tree_id)
+        .options(joinedload(SoftwareInstance.tree))
+    ).all()
+
+
+def instances_of(session: Session, tree: InstanceTree) -> Sequence[SoftwareInstance]:
+    """Return a tree's instances: the root, then the others by title."""
+    return session.scalars(
+        select(SoftwareInstance)
+        .where(SoftwareInstance.tree_id == tree.id)
+        .order_by(SoftwareInstance.is_root.desc(), SoftwareInstance.title, SoftwareInstance.id)
+    ).all()
+
+
+def instances_on_node(session: Session, node_id: int) -> Sequence[SoftwareInstance]:
+    """Return every instance and shared instance on a node, the oldest first."""
+    return session.scalars(
+        select(SoftwareInstance)
+        .where(SoftwareInstance.node_id == node_id)
+        .order_by(SoftwareInstance.id)
+    ).all()
+
+
+def connections_with(session: Session, text: str) -> Sequence[Mapping[str, Any]]:
+    """Return what is published by the instances that publish some text, among other things."""
+    published = cast(SoftwareInstance.connection, Text)
+    return session.scalars(
+        select(SoftwareInstance.connection).where(published.contains(text, autoescape=True))
+    ).all()
+
+
+def requested_by(session: Session, instance: SoftwareInstance) -> Sequence[SoftwareInstance]:
+    """Return those that an instance requested; for a root, every other one of its tree."""
+    query = select(SoftwareInstance).where(SoftwareInstance.id != instance.id)
+    query = (
+        query.where(SoftwareInstance.tree_id == instance.tree_id)
+        if instance.is_root
+        else query.where(SoftwareInstance.requester_id == instance.id)
+    )
+    return session.scalars(query.order_by(SoftwareInstance.title)).all()
+
+
+def failed_shared(session: Session, host: SoftwareInstance) -> Sequence[SoftwareInstance]:
+    """Return the shared instances on a host of which the node said that they failed."""
+    query = select(SoftwareInstance).where(
+        SoftwareInstance.host_id == host.id, SoftwareInstance.error != ""
+    )
+    return session.scalars(query).all()
+
+
+def root_of(session: Session, tree: InstanceTree) -> SoftwareInstance | None:
+    """Return the root instance of a tree."""
+    return session.scalar(
+        select(SoftwareInstance).where(
+            SoftwareInstance.tree_id == tree.id, SoftwareInstance.is_root
+        )
+    )

@@ -1,0 +1,61 @@
+"""What nodes say of instances. Nothing here commits."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from slapos.master.nodes import service as nodes
+from slapos.master.provisioning import lifecycle, lookup
+from slapos.master.provisioning.model import SoftwareInstance
+from slapos.protocol.states import InstanceState
+from slapos.system.clock import Clock
+
+#: How much is kept of what a node says went wrong: the end of it.
+MESSAGE_LENGTH = 4000
+
+
+def report_state(
+    session: Session,
+    clock: Clock,
+    instance: SoftwareInstance,
+    state: InstanceState,
+    about: datetime | None = None,
+) -> Sequence[SoftwareInstance]:
+    """Take in that a node has brought an instance to a state.
+
+    A destroyed one is forgotten, and its partition is free, once none of the instances that it
+    requested are left; those are returned, and are now to be destroyed too.
+    """
+    _heard_from_node_of(instance, clock)
+    waiting: Sequence[SoftwareInstance] = ()
+    if state is InstanceState.DESTROYED:
+        instance.requested_state = state
+        for each in lookup.requested_by(session, instance):
+            lifecycle.lower_state(session, clock, each, state)
+        waiting = lookup.requested_by(session, instance)
+    instance.report(clock.now(), state, about)
+    for shared in lookup.failed_shared(session, instance):
+        shared.error = ""  # the node tells again which of them fail
+    if state is InstanceState.DESTROYED and not waiting:
+        lifecycle.forget(session, instance)
+    session.flush()
+    return waiting
+
+
+def report_error(
+    session: Session,
+    clock: Clock,
+    instance: SoftwareInstance,
+    message: str,
+    about: datetime | None = None,
+) -> None:
+    """Take in that a node failed with an instance."""
+    _heard_from_node_of(instance, clock)
+    instance.report_error(clock.now(), message[-MESSAGE_LENGTH:], about)
+    session.flush()
+
+
+def _heard_from_node_of(instance: SoftwareInstance, clock: Clock) -> None:
+    if instance.node is not None:
+        nodes.heard_from(instance.node, clock)
