@@ -167,6 +167,54 @@ def test_files_that_are_no_promises_are_passed_over(partition: Partition) -> Non
     assert "interpreter" in found["no-such-interpreter"].message
 
 
+# A promise of another library, as slapos.core's, which is on the path that the plugin sets.
+
+FOREIGN = """\
+import logging
+
+class Result:
+    message = "as it was"
+    def hasFailed(self): return True
+    def type(self): return "Anomaly Result"
+
+class GenericPromise:
+    def __init__(self, config):
+        assert config["queue"] is not None
+        self.path = config["path"]
+        self.logger = logging.getLogger(config["name"])
+        self.__allow_bang = False
+    def getPromiseFile(self): return self.path
+    def getPeriodicity(self): return 7
+    def sense(self): raise ValueError("logged by itself")
+    def anomaly(self): return Result()
+    test = anomaly
+"""
+
+
+def test_promises_of_another_library_run_beside_ours(
+    partition: Partition, master: tuple[str, list[dict[str, str]]]
+) -> None:
+    partition.options["master_url"], posted = master
+    partition.file("eggs/core/slapos/grid/promise/generic.py", FOREIGN)
+    partition.file(
+        "etc/plugin/theirs.py",
+        f"""\
+import sys
+sys.path[0:0] = [{str(partition.directory / "eggs/core")!r}]
+for name in [name for name in sys.modules if name.split(".")[0] == "slapos"]:
+    del sys.modules[name]
+from slapos.grid.promise.generic import GenericPromise as RunPromise
+""",
+    )
+    partition.plugin("ours.py", SAY)
+    found = partition.check("anomaly")
+    assert not found["ours"].failed
+    assert (found["theirs"].failed, found["theirs"].message) == (True, "as it was")
+    assert posted == []  # its own word on bangs is kept to
+    schedule = json.loads(partition.state("state/theirs.schedule.json").read_text())
+    assert schedule["periodicity"] == 7
+
+
 # Limits.
 
 
