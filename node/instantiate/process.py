@@ -141,7 +141,8 @@ class PartitionProcessor:
         """Run the steps of the wanted state, remember how it went, and tell the master."""
         path = self._layout.partition_record(wanted.reference)
         if record.attempted != order:
-            record = record.succeeded()
+            # What the master was told, it was told of the order before.
+            record = replace(record.succeeded(), reported="")
         record = replace(record, attempted=order, applied="", promised=None, promise_failures=0)
         folder = self._layout.partition(wanted.reference)
         try:
