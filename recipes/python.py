@@ -10,7 +10,7 @@ Options:
 `shared`: `true` to keep the part in the `shared-part-list`.
 `offline`: `true` to take all from the cache. `cache-directory`: where downloads are kept.
 
-Exported: `location`; `bin`; `executable`, the environment's Python.
+Exported: `location`; `bin`; `executable`, the environment's Python; `site-packages`.
 """
 
 import json
@@ -38,7 +38,7 @@ from slapos.system.settings import clean_environment, environment
 
 TIMEOUT = 3600.0
 DESCRIBE = (
-    "import json, platform, sys, sysconfig; print(json.dumps([platform.python_version(),"
+    "import json, sys, sysconfig; print(json.dumps(['%d.%d' % sys.version_info[:2],"
     " sysconfig.get_platform(), sys._base_executable or sys.executable]))"
 )
 
@@ -96,9 +96,10 @@ class Recipe:
                 options["requirements"].strip(), buildout["buildout"]["directory"]
             )
             self._text = read_text(self._requirements, self._cache / "locks", offline=self._offline)
+            python = self._describe_python()
             signature = {
                 "recipe": "slapos:python",
-                "python": self._describe_python(),
+                "python": python,
                 "requirements": self._text,
                 "build": sorted(self._build),
             }
@@ -107,6 +108,8 @@ class Recipe:
         self._links = Path(buildout["buildout"]["bin-directory"])
         options["location"] = str(self._part.location)
         options["bin"] = str(self._part.location / "bin")
+        packages = self._part.location / f"lib/python{python[0]}/site-packages"
+        options["site-packages"] = str(packages)
         options["executable"] = str(self._part.location / "bin/python")
 
     def install(self) -> list[str]:
