@@ -11,7 +11,7 @@ from slapos.master.database import open_database
 from slapos.master.health import blueprint as health
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
-from slapos.master.nodes.version import count_versions
+from slapos.master.nodes.exchange import count_exchanges
 from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
@@ -30,7 +30,7 @@ def create_app(
     clock = clock or SystemClock()
     database = open_database(settings.database_url, threads=settings.threads)
     migrations.upgrade(database)
-    count_versions(database.writing)
+    count_exchanges(database.writing)
     with database.writing.begin() as session:
         node_service.ensure_node(session, clock, settings.default_node)
         for url in follow_local_releases(session, clock, settings.local_release_root):

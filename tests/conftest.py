@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.app import create_app
 from slapos.master.database import Database, open_database
-from slapos.master.nodes.version import count_versions
+from slapos.master.nodes.exchange import count_exchanges
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.settings import Settings, database_url
 from tests.database import Postgresql, SqliteTemplate
@@ -76,7 +76,7 @@ def settings(database_uri: str) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     found = open_database(settings.database_url, threads=settings.threads)
-    count_versions(found.writing)
+    count_exchanges(found.writing)
     yield found
     found.close()
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -108,7 +109,7 @@ class Postgresql:
 
     def stop(self) -> None:
         """End it and remove what it has stored."""
-        self._server.terminate()
+        self._server.send_signal(signal.SIGINT)  # at once, whoever is still connected
         self._server.wait(60)
         shutil.rmtree(self.folder)
 

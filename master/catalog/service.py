@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.nodes import service as nodes
+from slapos.master.nodes.exchange import heard_from
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.text import URL_LENGTH, checked_text
 from slapos.protocol.errors import InvalidRequest, NotFound
@@ -50,7 +51,7 @@ def report(
 ) -> None:
     """Take in what a node says of a release; one that is removed as requested is forgotten."""
     found = nodes.find_node(session, node)
-    nodes.heard_from(found, clock)
+    heard_from(session, found.id, clock.now())
     if state is BuildState.DESTROYED:
         installation = find(session, found.id, url)
         if installation is not None:

@@ -27,11 +27,14 @@ class DatabaseUnusable(SlapOSError):
     code = "database_unusable"
 
 
-def upgrade(database: Database) -> None:
-    """Bring the database to this version's schema; raise DatabaseUnusable, leaving it untouched."""
+def upgrade(database: Database, revision: str = HEAD) -> None:
+    """Bring the database to this version's schema; raise DatabaseUnusable, leaving it untouched.
+
+    An older `revision` is for tests of migrations.
+    """
     shown = database.engine.url.render_as_string(hide_password=True)
     try:
-        _upgrade(database, shown)
+        _upgrade(database, shown, revision)
     except DBAPIError as error:
         raise DatabaseUnusable(_why(database, shown, error)) from error
 
@@ -44,9 +47,9 @@ def version(connection: Connection) -> str | None:
     return found
 
 
-def _upgrade(database: Database, shown: str) -> None:
+def _upgrade(database: Database, shown: str, revision: str) -> None:
     with database.reading() as session:  # a look first: mostly there is nothing to do
-        if _checked_version(session.connection(), shown) == HEAD:
+        if _checked_version(session.connection(), shown) == revision:
             return
     if database.engine.dialect.name == "sqlite":
         with database.engine.connect() as connection:
@@ -57,12 +60,12 @@ def _upgrade(database: Database, shown: str) -> None:
         connection = session.connection()
         if database.engine.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        if _checked_version(connection, shown) != HEAD:
-            _run(connection)
+        if _checked_version(connection, shown) != revision:
+            _run(connection, revision)
         session.commit()
 
 
-def _run(connection: Connection) -> None:
+def _run(connection: Connection, revision: str) -> None:
     # Imported here: most starts find nothing to do, and need not wait for Alembic.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
@@ -70,7 +73,7 @@ def _run(connection: Connection) -> None:
     configuration = Config()
     configuration.set_main_option("script_location", str(FOLDER))
     configuration.attributes["connection"] = connection
-    command.upgrade(configuration, "head")
+    command.upgrade(configuration, revision)
 
 
 def _checked_version(connection: Connection, shown: str) -> str | None:

@@ -18,7 +18,6 @@ def render(kind: str, item: Any, _context: Any) -> str | Literal[False]:
 connection = context.config.attributes.get("connection")
 if connection is None:
     raise RuntimeError("start migrations with slapos.master.migrations.upgrade")
-context.configure(
-    connection=connection, target_metadata=metadata, render_as_batch=True, render_item=render
-)
+# Not in batches: on SQLite these drop a table to make it anew, and its rows' dependents with it.
+context.configure(connection=connection, target_metadata=metadata, render_item=render)
 context.run_migrations()

@@ -20,10 +20,7 @@ class PartitionState(StrEnum):
 
 
 class ComputeNode(Base):
-    """A machine that builds releases and runs instances.
-
-    `version` grows with each transaction that changes what the node is told (`nodes/version.py`).
-    """
+    """A machine that builds releases and runs instances."""
 
     __tablename__ = "compute_nodes"
 
@@ -34,12 +31,34 @@ class ComputeNode(Base):
     netmask: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
     created_at: Mapped[datetime]
     formatted_at: Mapped[datetime | None]
-    contacted_at: Mapped[datetime | None]
-    version: Mapped[int] = mapped_column(BigInteger, default=1)
 
+    exchange: Mapped["NodeExchange"] = relationship(
+        lazy="joined", innerjoin=True, cascade="all, delete-orphan"
+    )
     partitions: Mapped[list["ComputePartition"]] = relationship(
         back_populates="node", order_by="ComputePartition.id", cascade="all, delete-orphan"
     )
+
+    @property
+    def contacted_at(self) -> datetime | None:
+        """When it said something last."""
+        return self.exchange.contacted_at
+
+
+class NodeExchange(Base):
+    """What passes between master and node, counted by `nodes/exchange.py`.
+
+    `version` grows with each transaction that changes what the node is told. It is not a part of
+    ComputeNode, because it changes at the end of each transaction, when the node may be locked.
+    """
+
+    __tablename__ = "node_exchanges"
+
+    node_id: Mapped[int] = mapped_column(
+        ForeignKey("compute_nodes.id", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(BigInteger, default=1)
+    contacted_at: Mapped[datetime | None]
 
 
 class ComputePartition(Base):

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
+from slapos.master.nodes.exchange import heard_from, touch
 from slapos.master.nodes.model import (
     REFERENCE_LENGTH,
     ComputeNode,
     ComputePartition,
+    NodeExchange,
     PartitionAddress,
     PartitionCapability,
     PartitionState,
 )
-from slapos.master.nodes.version import touch
 from slapos.master.text import checked_text
 from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.system.clock import Clock
@@ -61,7 +62,7 @@ def nodes(session: Session) -> Sequence[ComputeNode]:
 def find_node(session: Session, reference: str, *, lock: bool = False) -> ComputeNode:
     """Return a node, or raise NotFound; with `lock`, nobody else may lock it until the end."""
     query = select(ComputeNode).where(ComputeNode.reference == reference)
-    node = session.scalar(query.with_for_update() if lock else query)
+    node = session.scalar(query.with_for_update(key_share=True, of=ComputeNode) if lock else query)
     if node is None:
         known = session.scalars(
             select(ComputeNode.reference).order_by(ComputeNode.reference).limit(NAMED_NODES)
@@ -79,6 +80,7 @@ def ensure_node(session: Session, clock: Clock, reference: str) -> ComputeNode:
     if node is None:
         checked_text("the reference of a node", reference, REFERENCE_LENGTH)
         node = ComputeNode(reference=reference, title=reference, created_at=clock.now())
+        node.exchange = NodeExchange()
         session.add(node)
         session.flush()
     return node
@@ -112,11 +114,6 @@ def partitions(session: Session, node_id: int) -> Sequence[ComputePartition]:
     ).all()
 
 
-def heard_from(node: ComputeNode, clock: Clock) -> None:
-    """Remember that the node has just said something."""
-    node.contacted_at = clock.now()
-
-
 def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[ComputePartition]:
     """Make a node and its partitions as the node tells, changing only what is different.
 
@@ -127,7 +124,8 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[Co
     ensure_node(session, clock, told.reference)
     node = find_node(session, told.reference, lock=True)
     node.address, node.netmask = told.address, told.netmask
-    node.formatted_at = node.contacted_at = clock.now()
+    node.formatted_at = clock.now()
+    heard_from(session, node.id, clock.now())
     known = {partition.reference: partition for partition in partitions(session, node.id)}
     readdressed = []
     for wanted in told.partitions:

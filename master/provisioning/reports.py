@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from slapos.master.nodes import service as nodes
+from slapos.master.nodes.exchange import heard_from
 from slapos.master.provisioning import lifecycle, lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.protocol.states import InstanceState
@@ -27,7 +27,7 @@ def report_state(
     A destroyed one is forgotten, and its partition is free, once none of the instances that it
     requested are left; those are returned, and are now to be destroyed too.
     """
-    _heard_from_node_of(instance, clock)
+    _heard_from_node_of(session, clock, instance)
     waiting: Sequence[SoftwareInstance] = ()
     if state is InstanceState.DESTROYED:
         instance.requested_state = state
@@ -51,11 +51,11 @@ def report_error(
     about: datetime | None = None,
 ) -> None:
     """Take in that a node failed with an instance."""
-    _heard_from_node_of(instance, clock)
+    _heard_from_node_of(session, clock, instance)
     instance.report_error(clock.now(), message[-MESSAGE_LENGTH:], about)
     session.flush()
 
 
-def _heard_from_node_of(instance: SoftwareInstance, clock: Clock) -> None:
-    if instance.node is not None:
-        nodes.heard_from(instance.node, clock)
+def _heard_from_node_of(session: Session, clock: Clock, instance: SoftwareInstance) -> None:
+    if instance.node_id is not None:
+        heard_from(session, instance.node_id, clock.now())

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.nodes import service as nodes
+from slapos.master.nodes.exchange import heard_from
 from slapos.master.provisioning import allocation, lifecycle, lookup
 from slapos.master.provisioning.model import (
     REFERENCE_LENGTH,
@@ -130,7 +131,7 @@ def bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
 def bang_node(session: Session, clock: Clock, node: str) -> None:
     """Have every tree that is present on a node processed again."""
     found = nodes.find_node(session, node)
-    nodes.heard_from(found, clock)
+    heard_from(session, found.id, clock.now())
     query = select(SoftwareInstance.tree_id).where(SoftwareInstance.node_id == found.id).distinct()
     for tree in session.scalars(
         select(InstanceTree).where(InstanceTree.id.in_(query)).order_by(InstanceTree.id)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.nodes import service as nodes
-from slapos.master.nodes.model import ComputeNode, ComputePartition
+from slapos.master.nodes.model import ComputeNode, ComputePartition, NodeExchange
 from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.status import access_status
@@ -61,9 +61,11 @@ class NodeViews:
         return document
 
 
-_VERSION = select(ComputeNode.id, ComputeNode.version).where(
-    # A plain statement, made once: this is asked more often than anything else.
-    ComputeNode.reference == bindparam("reference")
+# A plain statement, made once: this is asked more often than anything else.
+_VERSION = (
+    select(NodeExchange.node_id, NodeExchange.version)
+    .join(ComputeNode, ComputeNode.id == NodeExchange.node_id)
+    .where(ComputeNode.reference == bindparam("reference"))
 )
 
 

@@ -12,7 +12,9 @@ from slapos.master import migrations
 from slapos.master.database import open_database
 from slapos.master.migrations import DatabaseUnusable
 from slapos.master.migrations.schema import metadata
+from slapos.master.nodes import service as nodes
 from slapos.master.settings import database_url
+from tests.fakes import NOON
 
 
 def test_migrations_give_the_schema_of_the_models(empty_database_uri: str) -> None:
@@ -23,6 +25,32 @@ def test_migrations_give_the_schema_of_the_models(empty_database_uri: str) -> No
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     migrations.upgrade(database)
+    database.close()
+
+
+ROWS_OF_0003 = (
+    "INSERT INTO compute_nodes (id, reference, title, created_at, version, contacted_at) "
+    "VALUES (1, 'computer', 'computer', '2026-03-01 12:00:00', 7, '2026-03-01 12:00:00')",
+    "INSERT INTO compute_partitions (id, node_id, reference, state) "
+    "VALUES (1, 1, 'slappart0', 'free')",
+    "INSERT INTO partition_addresses (partition_id, position, interface, address) "
+    "VALUES (1, 0, 'lo', '10.0.0.1')",
+)
+
+
+def test_migrations_keep_what_is_there(empty_database_uri: str) -> None:
+    database = open_database(database_url(empty_database_uri))
+    migrations.upgrade(database, "0003")
+    with database.engine.begin() as connection:
+        for statement in ROWS_OF_0003:
+            connection.execute(text(statement))
+    migrations.upgrade(database)
+    with database.reading() as session:
+        node = nodes.find_node(session, "computer")
+        assert node.exchange.version == 7
+        assert node.contacted_at == NOON
+        (partition,) = nodes.partitions(session, node.id)
+        assert [address.address for address in partition.addresses] == ["10.0.0.1"]
     database.close()
 
 

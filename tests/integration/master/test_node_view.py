@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.database import Database
@@ -135,12 +134,14 @@ def test_a_report_of_the_same_state_keeps_the_etag(database: Database, clock: Fa
         assert views.document(session, NODE).etag == before
 
 
-def test_a_build_report_is_not_told_to_the_node(session: Session, clock: FakeClock) -> None:
-    master = Master(session, clock)
-    catalog.supply(session, clock, node=NODE, url=URL, state="available")
-    catalog.report(session, clock, node=NODE, url=URL, state=BuildState.BUILDING)
-    assert nodes.find_node(session, NODE).contacted_at == clock.now()
-    assert master.partitions() == {}
+def test_a_report_is_remembered_as_a_contact(database: Database, clock: FakeClock) -> None:
+    def report(master: Master) -> None:
+        catalog.supply(master.session, clock, node=NODE, url=URL, state="available")
+        catalog.report(master.session, clock, node=NODE, url=URL, state=BuildState.BUILDING)
+
+    change(database, clock, report)
+    with database.reading() as session:
+        assert nodes.find_node(session, NODE).contacted_at == clock.now()
 
 
 def test_timestamps_come_back_as_they_went() -> None:
