@@ -16,6 +16,10 @@ Kind = TypeVar("Kind", bound="Attempts")
 #: Seconds until a failure is tried again for the first time; twice as long after each other one.
 FIRST_WAIT = 10.0
 LONGEST_WAIT = 3600.0
+#: The same for an instance that waits for another one. Mostly it need not wait so long: the master
+#: has it processed again when the other one publishes something.
+FIRST_LOOK = 2.0
+LONGEST_LOOK = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,7 @@ class PartitionRecord(Attempts):
     `attempted` says for which order (timestamp, state, release) the last instantiation was, and
     `applied` the same for the last one that succeeded. `promised` is whether its promises held the
     last time, None when they were not checked since. `reported` is what the master was told last.
+    `is_waiting` is whether the last attempt did not fail but came too early.
     """
 
     attempted: str = ""
@@ -79,6 +84,20 @@ class PartitionRecord(Attempts):
     promise_failures: int = 0
     next_check: float = 0.0
     reported: str = ""
+    is_waiting: bool = False
+
+    def failed(self, now: float, cause: str) -> "PartitionRecord":
+        """Return the record after one more failure; that it waited before does not count."""
+        before = replace(self, is_waiting=False, failures=0) if self.is_waiting else self
+        return Attempts.failed(before, now, cause)
+
+    def came_too_early(self, now: float, cause: str) -> "PartitionRecord":
+        """Return the record after an attempt that only has to be made again."""
+        looks = self.failures if self.is_waiting else 0
+        wait = min(FIRST_LOOK * 2.0 ** min(looks, 20), LONGEST_LOOK)
+        return replace(
+            self, is_waiting=True, failures=looks + 1, next_attempt=now + wait, cause=cause
+        )
 
 
 def read_record(kind: type[Kind], path: Path) -> Kind:

@@ -1,5 +1,6 @@
 """The log file of one release or partition: what was done, and all that its buildout printed."""
 
+import logging
 import os
 from datetime import datetime
 from pathlib import Path
@@ -62,6 +63,12 @@ def _open_rotated(logs: int, name: str, owner: tuple[int, int]) -> int:
 
 def _shown(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def is_shown(level: int) -> bool:
+    """Return whether whoever follows the log of this program sees what is told at a level."""
+    root = logging.getLogger()
+    return root.isEnabledFor(level) and all(handler.level <= level for handler in root.handlers)
 
 
 def last_lines(output: str) -> str:

@@ -28,6 +28,7 @@ from slapos.protocol.errors import (
 )
 from slapos.protocol.instance_xml import unwrap_json, wrap_json
 from slapos.protocol.messages import RequestedInstance
+from slapos.protocol.prerequisite import waiting_sentence
 from slapos.protocol.states import InstanceState
 from slapos.recipes.connection import Connection, as_parameter, connect, plain
 from slapos.recipes.section import is_true, words
@@ -85,12 +86,12 @@ class Recipe:
 
     def _waiting(self) -> str:
         if isinstance(self._failure, NotReady):
-            return f"waiting for {self._title}: not ready yet ({self._failure})"
+            return waiting_sentence(self._title, f" ({self._failure})")
         if self._failure is not None:
             return f"the request for {self._title} failed: {self._failure}"
         if self._missing:
             missing = ", ".join(self._missing)
-            return f"waiting for {self._title}: not ready yet, it has not published {missing}"
+            return waiting_sentence(self._title, f", it has not published {missing}")
         return ""
 
     def _request(self, buildout: Any) -> RequestedInstance:

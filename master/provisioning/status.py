@@ -8,6 +8,7 @@ from slapos.master.catalog import service as catalog
 from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
+from slapos.protocol.prerequisite import WAITING, read_waiting_sentence
 from slapos.protocol.states import BuildState, InstallationState, InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
 
@@ -70,18 +71,26 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
         )
     error = instance.error or place.error
     if place.is_settled and error:
-        if error.startswith(PROMISE):
-            return Phase.PROMISING, "promise_failed", error, place.reported_at
-        return Phase.FAILED, "instance_failed", error, place.reported_at
+        return *_meaning(error), error, place.reported_at
     if place.is_settled and place.reported_state == place.requested_state:
         return Phase.HEALTHY, "", "", place.reported_at
     unbuilt = _unbuilt(session, place)
     if unbuilt is not None:
         return unbuilt
     if error:
-        return Phase.INSTANTIATING, "retrying", f"the last pass failed: {error}", place.changed_at
+        said = error if read_waiting_sentence(error) else f"the last pass failed: {error}"
+        return Phase.INSTANTIATING, "retrying", said, place.changed_at
     waiting = f"waiting for `slapos node instance` on {_where(place)}"
     return Phase.INSTANTIATING, "not_processed", waiting, place.changed_at
+
+
+def _meaning(error: str) -> tuple[Phase, str]:
+    """Return the phase of an instance whose last processing ended with an error, and the reason."""
+    if error.startswith(PROMISE):
+        return Phase.PROMISING, "promise_failed"
+    if read_waiting_sentence(error):
+        return Phase.INSTANTIATING, WAITING
+    return Phase.FAILED, "instance_failed"
 
 
 def _unbuilt(session: Session, instance: SoftwareInstance) -> _Found | None:

@@ -22,7 +22,7 @@ from slapos.node.reachability import check_python, check_reachable
 from slapos.node.record import ReleaseRecord, forget, read_record, write_record
 from slapos.node.space import check_free_space
 from slapos.node.users import Account, owner_of
-from slapos.node.work_log import WorkLog, last_lines, telling_line
+from slapos.node.work_log import WorkLog, is_shown, last_lines, telling_line
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import ReleaseAssignment
 from slapos.protocol.states import InstallationState
@@ -205,7 +205,7 @@ class ReleaseBuilder:
             self._doors.client.report_build_error(self._settings.computer_id, url, message)
         except SlapOSError as told:  # the failure itself is what the operator has to see
             logger.warning("the master could not be told that %s failed: %s", url, told)
-        if output:
+        if output and not is_shown(logging.INFO):  # as which it was told line by line
             logger.error("building %s failed; its last lines:\n%s", url, output)
         return Outcome(
             subject=url,

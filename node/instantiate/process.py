@@ -18,13 +18,19 @@ from slapos.node.instantiate.link_release import link_release
 from slapos.node.instantiate.report_requests import report_requests
 from slapos.node.instantiate.run_buildout import run_buildout
 from slapos.node.instantiate.run_services import run_services, stop_services
-from slapos.node.instantiate.step import ReleaseNotBuilt, Step, StepFailed, Work
+from slapos.node.instantiate.step import (
+    ReleaseNotBuilt,
+    Step,
+    StepFailed,
+    WaitsForInstance,
+    Work,
+)
 from slapos.node.instantiate.write_profile import write_profile
 from slapos.node.outcome import Outcome, Result, described
 from slapos.node.promise.check import Mode, PromiseResult
 from slapos.node.record import PartitionRecord, forget, read_record, write_record
 from slapos.node.users import Account
-from slapos.node.work_log import WorkLog, telling_line
+from slapos.node.work_log import WorkLog, is_shown, telling_line
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import PartitionInformation
 from slapos.protocol.states import InstanceState
@@ -128,6 +134,8 @@ class PartitionProcessor:
         return self._outcome(wanted)
 
     def _wait(self, wanted: PartitionInformation, record: PartitionRecord) -> Outcome:
+        if record.is_waiting:
+            return self._outcome(wanted, Result.WAITING, record.cause)
         return self._outcome(
             wanted,
             Result.FAILED,
@@ -154,6 +162,11 @@ class PartitionProcessor:
                 self._run_steps(work)
         except ReleaseNotBuilt as error:
             return self._outcome(wanted, Result.WAITING, str(error), remedy=error.remedy)
+        except WaitsForInstance as error:
+            record = record.came_too_early(self._doors.now(), str(error))
+            write_record(path, record)
+            self._report_error(wanted, record, str(error))
+            return self._outcome(wanted, Result.WAITING, str(error), changed=True)
         except (SlapOSError, OSError) as error:
             return self._failed(wanted, record, error)
         record = replace(record.succeeded(), applied=order)
@@ -188,7 +201,7 @@ class PartitionProcessor:
             try:
                 step(work, self._doors)
             except (SlapOSError, OSError) as error:
-                if not isinstance(error, ReleaseNotBuilt):
+                if not isinstance(error, ReleaseNotBuilt | WaitsForInstance):
                     message = _for_the_master(error)
                     work.log.write(message, "ERROR")
                     write_if_changed(error_log, message)
@@ -199,7 +212,8 @@ class PartitionProcessor:
     ) -> Outcome:
         cause, output = described(error), getattr(error, "output", "")
         if output:
-            logger.error("%s failed; its last lines:\n%s", wanted.reference, output)
+            if not is_shown(logging.DEBUG):  # as which it was told line by line
+                logger.error("%s failed; its last lines:\n%s", wanted.reference, output)
             cause = f"{cause}: {telling_line(output)}"
         record = record.failed(self._doors.now(), cause)
         with suppress(OSError):  # a full disk, perhaps: it is then simply tried again

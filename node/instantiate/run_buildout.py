@@ -5,9 +5,10 @@ from pathlib import Path
 
 from slapos.node.buildout_program import buildout_command, buildout_environment
 from slapos.node.doors import Doors
-from slapos.node.instantiate.step import StepFailed, Work
+from slapos.node.instantiate.step import StepFailed, WaitsForInstance, Work
 from slapos.node.reachability import check_python, check_reachable
-from slapos.node.work_log import last_lines
+from slapos.node.work_log import last_lines, telling_line
+from slapos.protocol.prerequisite import read_waiting_sentence
 from slapos.system.runner import CommandFailed, CommandTimedOut
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,10 @@ def transaction_file(reference: str) -> str:
 
 
 def run_buildout(work: Work, doors: Doors) -> None:
-    """Run it to its end. Raises StepFailed with the last lines of its output."""
+    """Run it to its end.
+
+    Raises WaitsForInstance, or StepFailed with the last lines of its output.
+    """
     script = _script(work.software())
     check_python(work.account, doors.python)
     check_reachable(work.account, script, "make software_root enterable for its users")
@@ -56,6 +60,8 @@ def run_buildout(work: Work, doors: Doors) -> None:
         ) from error
     except CommandFailed as error:
         output = last_lines(error.output)
+        if waiting := read_waiting_sentence(telling_line(output)):
+            raise WaitsForInstance(waiting) from error
         raise StepFailed(
             f"its buildout failed with status {error.status}" if error.status else str(error),
             remedy=_remedy(output, script),

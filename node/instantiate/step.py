@@ -33,6 +33,12 @@ class ReleaseNotBuilt(StepFailed):
     code = "release_not_built"
 
 
+class WaitsForInstance(StepFailed):
+    """An instance came too early: another one that it needs is not ready yet."""
+
+    code = "waits_for_instance"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """What steps work on: a partition as the master wants it, and where and as whom it is done."""

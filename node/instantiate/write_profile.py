@@ -44,6 +44,7 @@ def _tail(work: Work, doors: Doors) -> dict[str, dict[str, str]]:
         "key-file": str(certificates / f"{work.reference}.key") if certificates else "",
         "cert-file": str(certificates / f"{work.reference}.crt") if certificates else "",
     }
+    authority = {"ca-file": str(settings.master_ca_file or "")}
     parts = {
         "shared-part-list": _lines(settings.shared_part_list),
         "build-time-part-list": _lines(settings.build_time_part_list),
@@ -51,7 +52,7 @@ def _tail(work: Work, doors: Doors) -> dict[str, dict[str, str]]:
     state = {"requested-state": str(work.wanted.state)}
     return {
         "buildout": {"bin-directory": "${buildout:directory}/sbin", "offline": "true"},
-        "slap-connection": connection | parts | state,
+        "slap-connection": connection | authority | parts | state,
         "slap_connection": {name.replace("-", "_"): text for name, text in connection.items()},
         "storage-configuration": {"storage-home": settings.instance_storage_home},
         "network-information": {"global-ipv4-network": settings.ipv4_global_network},

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, NotReady
 from slapos.protocol.hateoas_client import HateoasClient
 from slapos.protocol.messages import RequestedInstance
+from slapos.protocol.prerequisite import WAITING
 from slapos.protocol.slap_client import SlapClient
 from slapos.protocol.states import InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
@@ -19,8 +20,8 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 1.0
 #: Seconds between two requests, where the master tells nothing else.
 REQUEST_PAUSE = 5.0
-#: How long, in seconds, every instance that is not yet healthy must have failed before waiting
-#: ends. A parent fails while its children have published nothing, and its node then tries again.
+#: How long, in seconds, every instance that is not yet healthy must have failed, or have waited for
+#: another one, before waiting ends: its node tries again.
 PATIENCE = 30.0
 
 _ORDER = (
@@ -220,8 +221,8 @@ class _Watch:
     def take(self, tree: TreeStatus) -> None:
         self._count()
         self._tree = tree
-        unwell = [i.phase for i in tree.instances if i.phase is not Phase.HEALTHY]
-        if unwell and all(phase is Phase.FAILED for phase in unwell):
+        unwell = [each for each in tree.instances if each.phase is not Phase.HEALTHY]
+        if unwell and all(each.phase is Phase.FAILED or each.reason == WAITING for each in unwell):
             self._failed_since = self._failed_since or self._clock.monotonic()
         else:
             self._failed_since = None

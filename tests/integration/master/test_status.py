@@ -70,6 +70,19 @@ def test_what_fails_is_told_with_its_reason(master: Master, instance: SoftwareIn
     assert status(master, instance) == (Phase.HEALTHY, "")
 
 
+def test_an_instance_that_waits_for_another_one_has_not_failed(
+    master: Master, instance: SoftwareInstance
+) -> None:
+    supply(master, BuildState.AVAILABLE)
+    waiting = "waiting for database: not ready yet, it has not published url"
+    provisioning.report_error(master.session, master.clock, instance, waiting)
+    assert status(master, instance) == (Phase.INSTANTIATING, "waiting")
+    assert instance_status(master.session, instance).message == waiting
+    provisioning.bang(master.session, master.clock, instance.tree)
+    assert status(master, instance) == (Phase.INSTANTIATING, "retrying")
+    assert instance_status(master.session, instance).message == waiting
+
+
 def test_a_change_after_the_report_is_yet_to_be_brought_about(
     master: Master, instance: SoftwareInstance
 ) -> None:

@@ -80,6 +80,26 @@ def test_an_instance_waits_for_its_release_and_the_master_hears_of_no_error(worl
     assert world.run("instance").returncode == 0
 
 
+def test_an_instance_that_waits_for_another_one_has_not_failed(world: World) -> None:
+    sentence = "waiting for database: not ready yet, it has not published url"
+    world.release(
+        "echo x >> runs; test -e published || { echo While:; "
+        f"echo '  Installing child.'; echo 'Error: [child] {sentence}'; exit 1; }}"
+    )
+    world.want()
+    for _ in range(2):  # the second time, it is too early to try again
+        answer = world.run("instance")
+        assert answer.returncode == 1
+        assert f"waiting: slappart0 (title of slappart0, {URL}): {sentence}" in answer.stdout
+        assert " failed" not in answer.stdout
+    assert world.master.errors() == [sentence]
+    assert (world.partition() / "runs").read_text() == "x\n"
+    assert not (world.partition() / ".slapgrid-slappart0-error.log").exists()
+    (world.partition() / "published").touch()
+    world.want(timestamp="2")  # as the master does once the other one has published something
+    assert world.run("instance").returncode == 0
+
+
 def test_a_buildout_that_hangs_is_ended_with_all_it_started(world: World) -> None:
     world.configure(partition_timeout="0.5")
     world.release("sleep 600 & echo $! > child; wait")
@@ -335,6 +355,16 @@ def test_a_certificate_is_kept_up_to_date(world: World) -> None:
     assert f"key-file = {key}" in (world.partition() / "buildout.cfg").read_text()
 
 
+def test_an_instance_is_told_whom_to_trust_as_its_master(world: World) -> None:
+    authority = world.root / "authority.crt"
+    authority.touch()
+    world.configure(master_ca_file=str(authority))
+    world.release()
+    world.want()
+    assert world.run("instance").returncode == 0
+    assert f"\nca-file = {authority}\n" in (world.partition() / "buildout.cfg").read_text()
+
+
 def test_the_profile_of_an_instance_tells_it_where_it_is(world: World) -> None:
     world.release(profile="[buildout]\nparts = a\n\n[a]\nb = c\n")
     world.want(state=InstanceState.STOPPED)
@@ -346,7 +376,8 @@ def test_the_profile_of_an_instance_tells_it_where_it_is(world: World) -> None:
         "[buildout]\nbin-directory = ${buildout:directory}/sbin\noffline = true\n\n"
         f"[slap-connection]\ncomputer-id = node\npartition-id = slappart0\n"
         f"server-url = {world.master.url}\nsoftware-release-url = {URL}\nkey-file =\n"
-        "cert-file =\nshared-part-list =\nbuild-time-part-list =\nrequested-state = stopped\n\n"
+        "cert-file =\nca-file =\nshared-part-list =\nbuild-time-part-list =\n"
+        "requested-state = stopped\n\n"
         f"[slap_connection]\ncomputer_id = node\npartition_id = slappart0\n"
         f"server_url = {world.master.url}\nsoftware_release_url = {URL}\nkey_file =\n"
         "cert_file =\n\n"

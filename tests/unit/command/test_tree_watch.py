@@ -42,6 +42,7 @@ def instance(title: str = "blog", phase: Phase = Phase.HEALTHY, **given: str) ->
         phase=phase,
         node="local",
         partition=f"part-{title}",
+        reason=given.get("reason", ""),
         message=given.get("message", ""),
     )
 
@@ -83,6 +84,13 @@ def test_the_time_in_each_phase_is_counted() -> None:
     assert result.timings["building"] == pytest.approx(10, abs=1.5)
     assert result.timings["promising"] == pytest.approx(4, abs=1.5)
     assert sum(result.timings.values()) == pytest.approx(result.seconds)
+
+
+def test_waiting_for_an_instance_that_failed_is_a_failure() -> None:
+    waiting = instance("blog", Phase.INSTANTIATING, reason="waiting")
+    for phase, verdict in ((Phase.FAILED, Verdict.FAILED), (Phase.BUILDING, Verdict.TIMED_OUT)):
+        both = TreeStatus(title="blog", instances=(waiting, instance("database", phase)))
+        assert waited({0: both}).verdict is verdict
 
 
 def test_a_failure_while_others_are_on_their_way_is_waited_out() -> None:

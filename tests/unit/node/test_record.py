@@ -17,6 +17,15 @@ def test_failures_wait_twice_as_long_each_time_and_an_hour_at_most() -> None:
     assert record.succeeded().waits(0) == 0
 
 
+def test_what_only_came_too_early_is_soon_tried_again() -> None:
+    record, waits = PartitionRecord().failed(0, "no"), []
+    for _ in range(6):
+        record = record.came_too_early(0, "waiting for database: not ready yet")
+        waits.append(record.waits(0))
+    assert waits == [2, 4, 8, 16, 30, 30]
+    assert record.failed(0, "no").waits(0) == 10
+
+
 def test_a_clock_set_back_does_not_make_anything_wait_for_years() -> None:
     assert ReleaseRecord().failed(1e9, "no").waits(0) == 3600
 
