@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 MODULES = tuple(
     f"slapos.tests.test_slapproxy{part}" for part in ("", "_json_rpc", "_panel", "_httpproxy")
 )
-#: As many inner runs side by side as the machine has use for.
-SHARDS = max(2, min(8, os.cpu_count() or 2))
+#: Inner runs side by side: one more than processors, since tests also wait.
+SHARDS = max(2, min(8, (os.cpu_count() or 1) + 1))
 LONGEST = 600  # seconds
 #: Our tables as slapproxy's, for tests that look whether a partition is free or what was forwarded.
 TABLES = """
