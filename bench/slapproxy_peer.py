@@ -152,13 +152,14 @@ def _requests() -> Iterator[Figure]:
                 partial(ours.request_again, BATCH),
                 "slapproxy",
                 partial(peer.request_again, BATCH),
+                runs=25,
             )
             yield in_turn(
                 f"{BATCH} new requests, {present} instances present and more",
                 partial(ours.request_new, BATCH),
                 "slapproxy",
                 partial(peer.request_new, BATCH),
-                runs=5,
+                runs=15,
             )
 
 

@@ -38,16 +38,27 @@ def answer_request(
     `requester` is the reference of the partition that asks, None for a person. Another master is
     asked after the transaction, never within. What is here already stays here.
     """
-    session = context().session
-    here = lookup.find_by_title(session, order.title, order.shared, order.requester)
-    if here is None:
+    if _may_be_elsewhere(order) and not _is_here(order):
         other = forwarding.other_master_for(context().settings, order, _own_urls())
         if other is not None:
             return Elsewhere(lambda: answer(_ask(other, order, requester or forwarding.USER)))
         without = bypass(order, url_through if request.scheme == "https" else None)
         if without is not None:
             return answer(without)
-    return answer(provisioning.request_instance(session, context().clock, context().policy, order))
+    session, clock, policy = context().session, context().clock, context().policy
+    return answer(provisioning.request_instance(session, clock, policy, order))
+
+
+def _may_be_elsewhere(order: InstanceOrder) -> bool:
+    """Return whether it is worth a look: mostly there is one master, and no frontend is asked."""
+    named = forwarding.MASTER_URL in order.filters
+    return named or order.shared or bool(context().settings.other_masters)
+
+
+def _is_here(order: InstanceOrder) -> bool:
+    session = context().session
+    found = lookup.find_by_title(session, order.title, order.shared, order.requester)
+    return found is not None
 
 
 def _own_urls() -> tuple[str, ...]:
