@@ -35,8 +35,26 @@ def upgrade(database: Database, revision: str = HEAD) -> None:
     shown = database.engine.url.render_as_string(hide_password=True)
     try:
         _upgrade(database, shown, revision)
+    except (DBAPIError, sqlite3.Error) as error:
+        raise DatabaseUnusable(_why(database, shown, error)) from error
+
+
+def check(database: Database) -> None:
+    """Raise DatabaseUnusable unless the database has this version's schema; nothing is written."""
+    shown = database.engine.url.render_as_string(hide_password=True)
+    path = database.engine.url.database
+    if database.engine.dialect.name == "sqlite" and not Path(path or "").exists():
+        raise DatabaseUnusable(f"there is no database {shown}; `slapos proxy start` makes it")
+    try:
+        with database.reading() as session:
+            found = _checked_version(session.connection(), shown)
     except DBAPIError as error:
         raise DatabaseUnusable(_why(database, shown, error)) from error
+    if found != HEAD:
+        raise DatabaseUnusable(
+            f"{shown} has the schema {found or 'of nothing'}, not {HEAD}; "
+            "`slapos proxy start` brings it there"
+        )
 
 
 def version(connection: Connection) -> str | None:
@@ -91,8 +109,8 @@ def _checked_version(connection: Connection, shown: str) -> str | None:
     return found
 
 
-def _why(database: Database, shown: str, error: DBAPIError) -> str:
-    cause = str(error.orig).strip()
+def _why(database: Database, shown: str, error: DBAPIError | sqlite3.Error) -> str:
+    cause = str(error.orig if isinstance(error, DBAPIError) else error).strip()
     begin = f"the database {shown} cannot be used: {cause}"
     if database.engine.dialect.name != "sqlite":
         return f"{begin}; is the server running, and may this user create tables there?"

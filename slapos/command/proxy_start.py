@@ -1,7 +1,12 @@
 """Run the master with its local profile: for one person on one machine, without sign-in.
 
 It listens on this machine only. Its settings are the sections [slapos], [slapproxy] and
-[multimaster/URL] of the configuration file; options come before them.
+[multimaster/URL] of the configuration file; options come before them. It says where it listens
+once it is ready, and ends on SIGTERM.
+
+examples:
+  slapos proxy start --cfg slapos.cfg
+  slapos proxy start -u /var/lib/slapos/proxy.db --port 0
 """
 
 import argparse
@@ -9,11 +14,10 @@ import ipaddress
 import logging
 import signal
 import socket
-from pathlib import Path
 from typing import NoReturn
 
+from slapos.command.proxy_options import add_proxy_arguments, proxy_settings
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
-from slapos.system.settings import DEFAULT_NODE_CONFIGURATION, environment, read_configuration
 
 #: Connections that wait to be taken up.
 BACKLOG = 1024
@@ -27,18 +31,7 @@ class CannotListen(SlapOSError):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's options."""
-    parser.add_argument(
-        "--cfg",
-        metavar="FILE",
-        default=environment().get("SLAPOS_CONFIGURATION", DEFAULT_NODE_CONFIGURATION),
-        help="configuration file (%(default)s)",
-    )
-    parser.add_argument(
-        "-u",
-        "--database-uri",
-        metavar="URI",
-        help="path of an SQLite file, or postgresql://USER:PASSWORD@HOST/NAME",
-    )
+    add_proxy_arguments(parser)
     parser.add_argument("--host", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", help="port to listen on (5000); 0 for any free one")
     parser.add_argument(
@@ -61,17 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     from waitress.server import create_server  # noqa: PLC0415
 
     from slapos.master.app import create_app  # noqa: PLC0415
-    from slapos.master.settings import read_settings  # noqa: PLC0415
 
-    settings = read_settings(
-        read_configuration(Path(arguments.cfg)),
-        {
-            "database_uri": arguments.database_uri,
-            "host": arguments.host,
-            "port": arguments.port,
-            "local_software_release_root": arguments.local_software_release_root,
-        },
-    )
+    settings = proxy_settings(arguments)
     if not arguments.unsafe_listen_beyond_loopback:
         _refuse_beyond_loopback(settings.host)
     _quiet_libraries()
