@@ -75,7 +75,7 @@ def test_an_instance_that_waits_for_another_one_has_not_failed(
 ) -> None:
     supply(master, BuildState.AVAILABLE)
     waiting = "waiting for database: not ready yet, it has not published url"
-    provisioning.report_error(master.session, master.clock, instance, waiting)
+    reports.report_error(master.session, master.clock, instance, waiting)
     assert status(master, instance) == (Phase.INSTANTIATING, "waiting")
     assert instance_status(master.session, instance).message == waiting
     provisioning.bang(master.session, master.clock, instance.tree)
