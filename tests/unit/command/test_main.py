@@ -1,6 +1,7 @@
 """Finding a command, its help, and the exit statuses."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,9 @@ def test_every_command_helps(name: str, capsys: pytest.CaptureFixture[str]) -> N
         main(["help", *name.split()])
     assert ended.value.code == 0
     assert f"usage: slapos {name}" in capsys.readouterr().out
+
+
+def test_the_reference_names_every_command() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/commands.md").read_text()
+    words = {word for name in COMMANDS for word in name.split()}
+    assert [word for word in sorted(words) if word not in page] == []
