@@ -10,7 +10,6 @@ directory=${SLAPOS_DEMO_DIRECTORY:-$here/demo}
 slapos=$here/.venv/bin/slapos
 python=$here/.venv/bin/python
 service=kinto
-releases='postgres kinto'
 export SLAPOS_CLIENT_CONFIGURATION="$directory/etc/slapos.cfg"
 
 say() { printf '[demo] %s\n' "$*"; }
@@ -31,9 +30,6 @@ say "a master, a node and their supervisor, in $directory"
 "$slapos" standalone start --directory "$directory" >/dev/null
 started=$(now)
 
-for release in $releases; do
-    "$slapos" supply "$here/software/$release" local
-done
 say "ordering $service: an application, and the database that it asks for"
 "$slapos" request "$service" "$here/software/$service" --wait --timeout 900 --json \
     >"$directory/var/request.json" || {
@@ -70,7 +66,6 @@ Look at it:
   slapos service info {service}
   slapos service logs {service} -f
 Order another service:
-  slapos supply {here}/software/helloworld local
   slapos request hello {here}/software/helloworld --parameters name=Ada --wait
 Give one up, and end it all (the data stays):
   slapos service destroy {service} --wait

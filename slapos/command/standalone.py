@@ -89,7 +89,6 @@ def _tell_start(arguments: argparse.Namespace, site: Site, state: dict[str, Any]
         f"its node with {site.partitions} partitions.\n\n"
         "Next steps:\n"
         f"  export SLAPOS_CLIENT_CONFIGURATION={site.configuration}\n"
-        "  slapos supply software/helloworld local\n"
         "  slapos request hello software/helloworld --wait\n"
         f"  slapos standalone status{_option(site)}\n"
         f"  slapos standalone stop{_option(site)}"
