@@ -10,6 +10,7 @@ from slapos.node.doors import Doors
 from slapos.node.instantiate.process import InstanceOptions, PartitionProcessor
 from slapos.node.layout import release_digest
 from slapos.node.outcome import ExitStatus, Outcome, Result, exit_status
+from slapos.node.record import PartitionRecord, read_record, write_record
 from slapos.node.report.report_pass import report_partitions
 from slapos.node.supervise.configuration import write_main
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
@@ -240,6 +241,10 @@ def _start_what_ended(doors: Doors, partitions: Sequence[PartitionInformation]) 
     started = {p.reference for p in partitions if p.state is InstanceState.STARTED}
     for process in doors.supervisor.start_ended(started):
         logger.warning("%s:%s was not running, it is started", process.group, process.name)
+        # Whether its promises hold again is known only once they are checked.
+        path = doors.settings.layout.partition_record(process.group)
+        record = read_record(PartitionRecord, path)
+        write_record(path, replace(record, promised=None, next_check=0.0))
 
 
 def _summarise(what: str, outcomes: Sequence[Outcome], said: Said | None = None) -> None:

@@ -72,6 +72,8 @@ def stop(site: Site, say: Say, clock: Clock | None = None) -> None:
     """End everything, the services too. Raises NotStopped."""
     clock = clock or SystemClock()
     say("stopping node, master and services")
+    # Before the master, which it would look for in vain.
+    SupervisorSocket(site.supervisor_socket).stop("node")
     sockets = (site.supervisor_socket, site.instance_socket)
     ended = end_all(sockets, site.pid_files(), site.directory, clock)
     if ended:

@@ -69,6 +69,10 @@ class SupervisorSocket:
         """Have a program running."""
         self._ask("startProcess", name, False)
 
+    def stop(self, name: str) -> None:
+        """Have a program ended, and wait for that."""
+        self._ask("stopProcess", name, True)
+
     def shutdown(self) -> None:
         """Have it end, and all that it runs."""
         self._ask("shutdown")

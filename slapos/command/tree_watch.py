@@ -244,8 +244,9 @@ class _Watch:
 
     def _count(self) -> None:
         """Add the time since the last look to the phase that the tree was in then."""
-        now = self._clock.monotonic()
-        phase = phase_of(self._tree) if self._tree else Phase.ALLOCATING
+        if self._tree is None:
+            return
+        now, phase = self._clock.monotonic(), phase_of(self._tree)
         if phase is not Phase.HEALTHY:
             self._timings[phase] = self._timings.get(phase, 0.0) + now - self._mark
         self._mark = now
