@@ -3,9 +3,22 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from slapos.node.supervise.orphans import end_marked
 from slapos.node.users import Account
 from slapos.protocol.errors import NotFound
+from slapos.system.clock import Clock
 from slapos.system.settings import clean_environment
+
+#: In the environment of a buildout and all that it starts: the folder that it works in.
+MARK = "SLAPOS_BUILDOUT"
+
+
+def end_leftovers(folder: Path, clock: Clock) -> None:
+    """End what a buildout left running in a folder when the node was killed under it.
+
+    Two of them in one folder would spoil each other's work.
+    """
+    end_marked(MARK, str(folder), clock, starter="the pass that started it")
 
 
 def buildout_command(script: Path) -> list[str]:
@@ -38,5 +51,5 @@ def buildout_environment(
     given: Mapping[str, str], home: Path, account: Account, **more: str
 ) -> dict[str, str]:
     """Return what a buildout may see of the environment."""
-    names = {"HOME": str(home), "USER": account.name, "LOGNAME": account.name}
+    names = {MARK: str(home), "HOME": str(home), "USER": account.name, "LOGNAME": account.name}
     return clean_environment(given) | names | more

@@ -26,21 +26,23 @@ LONGEST_LOOK = 30.0
 class Attempts:
     """How often something failed in a row, why the last time, and when it is to be tried again.
 
-    `next_attempt` is in seconds since 1970.
+    `next_attempt` is in seconds since 1970. `running` is whether an attempt began and did not end.
     """
 
     failures: int = 0
     next_attempt: float = 0.0
     cause: str = ""
+    running: bool = False
 
     def failed(self: Kind, now: float, cause: str) -> Kind:
         """Return the record after one more failure."""
         wait = min(FIRST_WAIT * 2.0 ** min(self.failures, 20), LONGEST_WAIT)
-        return replace(self, failures=self.failures + 1, next_attempt=now + wait, cause=cause)
+        ended = self.succeeded()
+        return replace(ended, failures=self.failures + 1, next_attempt=now + wait, cause=cause)
 
     def succeeded(self: Kind) -> Kind:
         """Return the record after a success."""
-        return replace(self, failures=0, next_attempt=0.0, cause="")
+        return replace(self, failures=0, next_attempt=0.0, cause="", running=False)
 
     def waits(self, now: float) -> float:
         """Return the seconds until the next attempt, 0 when it may be made now.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,9 +27,7 @@ class WorkLog:
         uid_gid = owner or (os.geteuid(), os.getegid())
         logs = open_folder(folder, ".slapgrid/log", owner=uid_gid)
         try:
-            self._stream = os.fdopen(
-                _open_rotated(logs, name, uid_gid), "a", encoding="utf-8", errors="replace"
-            )
+            self._stream = os.fdopen(_open_rotated(logs, name, uid_gid), "ab", buffering=0)
         finally:
             os.close(logs)
 
@@ -44,9 +43,9 @@ class WorkLog:
         self._stream.close()
 
     def write(self, line: str, level: str = "INFO") -> None:
-        """Append a line, at once."""
-        self._stream.write(f"{_shown(self._clock.now())} {level} {line}\n")
-        self._stream.flush()
+        """Append a line, at once; on a full disk it is lost, and the work goes on."""
+        with suppress(OSError):
+            self._stream.write(f"{_shown(self._clock.now())} {level} {line}\n".encode())
 
 
 def _open_rotated(logs: int, name: str, owner: tuple[int, int]) -> int:

@@ -15,7 +15,7 @@ from slapos.node.build.folder import (
     write_files,
 )
 from slapos.node.build.local_profile import local_path, profile_digest
-from slapos.node.buildout_program import buildout_command, buildout_environment
+from slapos.node.buildout_program import buildout_command, buildout_environment, end_leftovers
 from slapos.node.doors import Doors
 from slapos.node.outcome import Outcome, Result, described
 from slapos.node.reachability import check_python, check_reachable
@@ -106,7 +106,9 @@ class ReleaseBuilder:
                 log=str(folder / ".slapgrid" / "log" / LOG),
                 remedy="to try now: slapos node software --now",
             )
-        record = replace(record, url=url, profile=digest, reported=False)
+        if record.running:
+            end_leftovers(folder, self._doors.clock)
+        record = replace(record, url=url, profile=digest, reported=False, running=True)
         try:
             self._build(url, options, folder, path, record)
         except (SlapOSError, OSError) as error:

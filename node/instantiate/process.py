@@ -148,11 +148,14 @@ class PartitionProcessor:
     def _apply(self, wanted: PartitionInformation, record: PartitionRecord, order: str) -> Outcome:
         """Run the steps of the wanted state, remember how it went, and tell the master."""
         path = self._layout.partition_record(wanted.reference)
+        folder = self._layout.partition(wanted.reference)
+        if record.running:
+            end_leftovers(folder, self._doors.clock)
         if record.attempted != order:
             # What the master was told, it was told of the order before.
             record = replace(record.succeeded(), reported="")
         record = replace(record, attempted=order, applied="", promised=None, promise_failures=0)
-        folder = self._layout.partition(wanted.reference)
+        record = replace(record, running=True)
         try:
             account = check_folder(folder)
             write_record(path, record)

@@ -26,9 +26,17 @@ def end_orphans(socket: Path, pid_file: Path, clock: Clock) -> list[int]:
     """
     if _is_supervisord(pid_file):
         return []
-    orphans = [process for process in psutil.process_iter() if _has_mark(process, socket)]
+    return end_marked(MARK, f"unix://{socket}", clock, starter="its supervisord")
+
+
+def end_marked(name: str, value: str, clock: Clock, *, starter: str) -> list[int]:
+    """End all processes that have `name` = `value` in their environment; return their ids.
+
+    `starter` is what they outlived, for the message.
+    """
+    orphans = [process for process in psutil.process_iter() if _has_mark(process, name, value)]
     for process in orphans:
-        logger.warning("process %s outlived its supervisord, it is ended", process.pid)
+        logger.warning("process %s outlived %s, it is ended", process.pid, starter)
         _send(process, kill=False)
     deadline = clock.monotonic() + PATIENCE
     while any(_is_alive(process) for process in orphans) and clock.monotonic() < deadline:
@@ -46,9 +54,9 @@ def _is_supervisord(pid_file: Path) -> bool:
     return any("supervisord" in word for word in words)
 
 
-def _has_mark(process: psutil.Process, socket: Path) -> bool:
+def _has_mark(process: psutil.Process, name: str, value: str) -> bool:
     try:
-        return process.environ().get(MARK) == f"unix://{socket}"
+        return process.environ().get(name) == value
     except (psutil.Error, OSError):  # another user's, or ended just now
         return False
 

@@ -35,6 +35,8 @@ NEVER = "0"
 LONGEST_TIMESTAMP = 100
 #: Seconds between two attempts to reach a master that is away: the first wait and the longest.
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0
+#: So many bangs may a partition have in so many seconds.
+BANGS_A_PERIOD, PERIOD = 3, 300.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Watchdog:
         self._clock = clock
         self._waiting: queue.Queue[Trouble] = queue.Queue()
         self._known: set[str] = set()
+        #: By partition: when it banged of late.
+        self._recent: dict[str, list[float]] = {}
         self._wait = SHORTEST_WAIT
 
     def take(self, event: str, process: Mapping[str, str]) -> None:
@@ -72,9 +76,23 @@ class Watchdog:
         deployed = read_timestamp(folder / DEPLOYED)
         if not is_news(deployed, read_timestamp(folder / BANGED)):
             return
+        if self._is_too_often(partition):
+            return
         self._known.add(partition)
         message = f"{name} process in partition {partition} encountered a problem"
         self._waiting.put(Trouble(partition, message, deployed or NEVER))
+
+    def _is_too_often(self, partition: str) -> bool:
+        """Return whether the partition banged often of late; if not, note that it does now.
+
+        Each bang is a new deployment: without this, a service that ends at once each time would
+        have its instance processed without pause.
+        """
+        now = self._clock.monotonic()
+        recent = [moment for moment in self._recent.get(partition, ()) if now - moment < PERIOD]
+        too_often = len(recent) >= BANGS_A_PERIOD
+        self._recent[partition] = recent if too_often else [*recent, now]
+        return too_often
 
     def post_next(self) -> None:
         """Wait for the next trouble and bang for it; where the master is away, wait and keep it."""

@@ -16,7 +16,15 @@ from slapos.node.settings import read_node_settings
 from slapos.protocol.states import InstanceState
 from slapos.system.process_lock import process_lock
 from tests.integration.node.test_instance_pass import processes
-from tests.integration.node.world import IS_ROOT, MAIN, URL, World, until
+from tests.integration.node.world import (
+    IS_ROOT,
+    MAIN,
+    URL,
+    World,
+    is_running,
+    is_written,
+    until,
+)
 
 
 def summary(output: str, reference: str = "slappart0") -> str:
@@ -108,21 +116,25 @@ def test_a_buildout_that_hangs_is_ended_with_all_it_started(world: World) -> Non
     assert answer.returncode == 1
     assert "ended after 0.5 s" in summary(answer.stdout)
     assert "partition_timeout" in summary(answer.stdout)
-    child = (world.partition() / "child").read_text().strip()
-    until(lambda: not Path(f"/proc/{child}").exists(), "the grandchild ends")
+    child = int((world.partition() / "child").read_text())
+    until(lambda: not is_running(child), "the grandchild ends")
 
 
 def test_a_killed_instantiation_is_taken_up_again(world: World) -> None:
-    world.release("touch begun; if [ -e hold ]; then sleep 600; fi\n" + world.installing("web"))
+    world.release("echo $$ > begun; if [ -e hold ]; then sleep 600; fi\n" + world.installing("web"))
     world.want()
     hold = world.partition() / "hold"
     hold.touch()
     words = ["node", "instance", "--cfg", str(world.configuration)]
     with subprocess.Popen([sys.executable, "-c", MAIN, *words]) as process:
-        until((world.partition() / "begun").exists, "the buildout begins")
+        until(lambda: is_written(world.partition() / "begun"), "the buildout begins")
         process.kill()
     hold.unlink()
+    # What it left running must not work beside the next one.
+    buildout = int((world.partition() / "begun").read_text())
+    assert is_running(buildout)
     assert world.run("instance").returncode == 0
+    assert not is_running(buildout)
     assert processes(world)["slappart0:web-on-watch"]["state"] == "RUNNING"
 
 

@@ -15,7 +15,7 @@ from slapos.node.passes import software_pass
 from slapos.node.settings import read_node_settings
 from slapos.protocol.messages import ReleaseAssignment
 from slapos.protocol.states import InstallationState
-from tests.integration.node.world import IS_ROOT, NOBODY, World, until
+from tests.integration.node.world import IS_ROOT, NOBODY, World, is_running, is_written, until
 
 #: What a build does unless a test wants something else.
 BUILD = "echo built >> runs; env > environment; umask > umask; id -u > uid"
@@ -141,16 +141,8 @@ def test_a_build_that_hangs_is_ended_with_all_it_started(software: Software) -> 
     until(lambda: not is_running(child), "the grandchild ends")
 
 
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 def test_a_killed_build_is_taken_up_again(software: Software) -> None:
-    software.builds("touch begun; sleep 600")
+    software.builds("echo $$ > begun; sleep 600")
     main = (
         "import sys; sys.path[0:0] = [sys.argv[3]]\n"
         "from dataclasses import replace; from pathlib import Path\n"
@@ -163,11 +155,14 @@ def test_a_killed_build_is_taken_up_again(software: Software) -> None:
     )
     words = [str(software.world.configuration), str(software.world.root / "python"), os.getcwd()]
     with subprocess.Popen([sys.executable, "-c", main, *words]) as process:
-        until((software.folder / "begun").exists, "the build begins")
+        until(lambda: is_written(software.folder / "begun"), "the build begins")
         process.kill()
+    left = int((software.folder / "begun").read_text())
+    assert is_running(left)
     software.builds(BUILD)
     assert software.build() == 0
     assert software.runs == 1
+    assert not is_running(left)
 
 
 def test_a_lost_report_is_sent_again_without_a_build(software: Software) -> None:

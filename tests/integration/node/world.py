@@ -158,6 +158,20 @@ def until(condition: Callable[[], object], what: str = "") -> None:
         time.sleep(0.02)
 
 
+def is_written(path: Path) -> bool:
+    """Whether a line was written to a file."""
+    return path.exists() and path.read_text().endswith("\n")
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be taken notice of does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 @contextmanager
 def new_world() -> Iterator[World]:
     # Not below pytest's own folder, which only its owner may enter; and short, for the socket.

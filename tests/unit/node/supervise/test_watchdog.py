@@ -76,6 +76,25 @@ def test_a_service_that_ends_bangs_once_a_deployment(partition: Path) -> None:
     assert len(master.banged) == 2
 
 
+def test_a_service_that_ends_again_and_again_does_not_bang_without_pause(partition: Path) -> None:
+    master, clock = Master(), FakeClock()
+    watchdog = dog(partition, master, clock)
+
+    def end_in_deployments(count: int) -> None:
+        for _ in range(count):
+            deployed = float((partition / DEPLOYED).read_text())
+            (partition / DEPLOYED).write_text(str(deployed + 1))
+            watchdog.take(EXITED, process())
+            if waits(watchdog):
+                watchdog.post_next()
+
+    end_in_deployments(10)
+    assert len(master.banged) == 3
+    clock.advance(301)
+    end_in_deployments(1)
+    assert len(master.banged) == 4
+
+
 @pytest.mark.parametrize(
     ("event", "name", "group"),
     [
