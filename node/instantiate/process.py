@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slapos.node.beneath import UnsafePath, read_beneath
 from slapos.node.build.folder import COMPLETED
+from slapos.node.buildout_program import end_leftovers
 from slapos.node.doors import Doors
 from slapos.node.instantiate.check_folder import check_folder
 from slapos.node.instantiate.check_promises import check_promises, failure_message
