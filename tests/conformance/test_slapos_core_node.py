@@ -10,10 +10,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -68,10 +68,12 @@ class Machine:
         text = CONFIGURATION.format(folder=self.folder, url=self.url, port=port)
         self._configuration.write_text(text)
 
-    def node(self, *command: str) -> str:
+    def node(self, command: str, *options: str) -> str:
         """Run a command of slapos.core's node, and return what it printed."""
+        program = str(self._programs / "slapos")
         result = subprocess.run(
-            [self._programs / "slapos", "node", *command, "--cfg", str(self._configuration)],
+            # `supervisorctl` passes on whatever comes after its first word.
+            [program, "node", command, "--cfg", str(self._configuration), *options],
             check=False,
             text=True,
             stdout=subprocess.PIPE,
@@ -85,11 +87,21 @@ class Machine:
         self.node(kind, "--pidfile", str(self.folder / f"{kind}.pid"), *options)
 
     def stop(self) -> None:
-        with suppress(AssertionError):
-            self.node("supervisorctl", "shutdown")
         if self._master is not None:
             self._master.terminate()
             self._master.communicate(timeout=20)
+        self._stop_supervisord()
+
+    def _stop_supervisord(self) -> None:
+        """End what the node started in the background, and wait until it is gone."""
+        mine = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if str(self.folder) in " ".join(process.info["cmdline"] or [])
+        ]
+        for process in mine:
+            process.terminate()
+        psutil.wait_procs(mine, timeout=30)
 
 
 @pytest.fixture
