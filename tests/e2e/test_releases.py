@@ -121,9 +121,7 @@ def test_postgres_can_be_used_by_its_owner(supplied: Machine) -> None:
 
 def test_the_tutorial_leads_to_a_release_that_works(machine: Machine) -> None:
     text = (CHECKOUT / "docs/tutorial/first-release.md").read_text()
-    blocks = re.findall(
-        r"`quotes/([\w.-]+)`.*?^```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL
-    )
+    blocks = re.findall(r"`quotes/([\w.-]+)`.*?^```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     names = {name for name, _ in blocks}
     assert names >= {"software.cfg", "instance.cfg.in", "software.cfg.json", "serve.py"}
     folder = machine.directory / "quotes"

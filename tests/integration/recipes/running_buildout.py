@@ -1,4 +1,4 @@
-"""Runs upstream's buildout on a configuration, as root or as an ordinary user."""
+"""Runs the buildout of the node on a configuration, as root or as an ordinary user."""
 
 import os
 import pwd
@@ -55,7 +55,12 @@ def build(
         for path in (directory, *directory.rglob("*")):
             os.chown(path, user.uid, user.gid, follow_symlinks=False)
     return SystemRunner().run(
-        [sys.executable, "-c", "from zc.buildout.buildout import main; main()", *arguments],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from slapos.recipes.buildout.main import main; sys.exit(main())",
+            *arguments,
+        ],
         cwd=directory,
         environment={**clean_environment(environment()), **(variables or {})},
         user=user,
