@@ -97,9 +97,8 @@ class PartitionRecord(Attempts):
         """Return the record after an attempt that only has to be made again."""
         looks = self.failures if self.is_waiting else 0
         wait = min(FIRST_LOOK * 2.0 ** min(looks, 20), LONGEST_LOOK)
-        return replace(
-            self, is_waiting=True, failures=looks + 1, next_attempt=now + wait, cause=cause
-        )
+        ended = replace(self.succeeded(), is_waiting=True, failures=looks + 1)
+        return replace(ended, next_attempt=now + wait, cause=cause)
 
 
 def read_record(kind: type[Kind], path: Path) -> Kind:

@@ -13,6 +13,7 @@ from slapos.node.format.format import RESOURCE
 from slapos.node.instantiate.keep_retention import DELAY
 from slapos.node.record import forget
 from slapos.node.supervise.configuration import find_executables
+from slapos.node.supervise.orphans import end_inhabitants
 from slapos.node.users import Account
 from slapos.protocol.errors import NotFound, SlapOSError
 from slapos.protocol.messages import PartitionInformation
@@ -55,6 +56,8 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
             user=account.user,
         )
     doors.supervisor.stop_partition(f"{reference}-prerm")
+    groups = (reference, f"{reference}-prerm")
+    end_inhabitants(folder, groups, doors.settings.layout.supervisor_socket, doors.clock)
     _remove_content(reference, folder, doors)
     forget(doors.settings.layout.partition_record(reference))
     with suppress(NotFound):  # it knows already

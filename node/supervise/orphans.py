@@ -4,6 +4,9 @@ A supervisord that is killed leaves its processes behind, and no later one can t
 """
 
 import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -12,8 +15,9 @@ from slapos.system.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-#: supervisord gives it to every process that it starts: its own address.
+#: supervisord gives these to every process that it starts: its own address, and the group's name.
 MARK = "SUPERVISOR_SERVER_URL"
+GROUP = "SUPERVISOR_GROUP_NAME"
 #: Seconds that an orphan gets to end by itself.
 PATIENCE = 10.0
 POLL = 0.05
@@ -34,7 +38,32 @@ def end_marked(name: str, value: str, clock: Clock, *, starter: str) -> list[int
 
     `starter` is what they outlived, for the message.
     """
-    orphans = [process for process in psutil.process_iter() if _has_mark(process, name, value)]
+    return _end(lambda process: process.environ().get(name) == value, clock, starter)
+
+
+def end_inhabitants(folder: Path, groups: tuple[str, ...], socket: Path, clock: Clock) -> list[int]:
+    """End what still runs of a partition: of its groups of services, or in its folder.
+
+    One with a terminal is a person's, who looks around there.
+    """
+    place = folder.resolve()
+
+    def is_inhabitant(process: psutil.Process) -> bool:
+        environment = process.environ()
+        if environment.get(MARK) == f"unix://{socket}" and environment.get(GROUP) in groups:
+            return True
+        return Path(process.cwd()).is_relative_to(place) and not process.terminal()
+
+    return _end(is_inhabitant, clock, "its service")
+
+
+def _end(is_orphan: Callable[[psutil.Process], bool], clock: Clock, starter: str) -> list[int]:
+    orphans = []
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or ended just now
+            if process.pid not in own and is_orphan(process):
+                orphans.append(process)
     for process in orphans:
         logger.warning("process %s outlived %s, it is ended", process.pid, starter)
         _send(process, kill=False)
@@ -52,13 +81,6 @@ def _is_supervisord(pid_file: Path) -> bool:
     except (OSError, ValueError, psutil.Error):
         return False
     return any("supervisord" in word for word in words)
-
-
-def _has_mark(process: psutil.Process, name: str, value: str) -> bool:
-    try:
-        return process.environ().get(name) == value
-    except (psutil.Error, OSError):  # another user's, or ended just now
-        return False
 
 
 def _is_alive(process: psutil.Process) -> bool:

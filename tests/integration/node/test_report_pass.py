@@ -137,3 +137,18 @@ def test_last_programs_run_once_and_are_waited_for(world: World) -> None:
     (folder / "hold").unlink()
     until(lambda: world.run("report").returncode == 0 and not (folder / "etc").exists())
     assert ran.read_text() == "run\n"
+
+
+def test_nothing_of_a_destroyed_instance_goes_on_running(world: World) -> None:
+    """Also what has detached itself from its service, and what was started by nobody known."""
+    service = (
+        "#!/bin/sh\nsetsid sh -c 'echo $$ > here; exec sleep 600' &\n"
+        "cd /; setsid sh -c 'echo $$ > $HOME/elsewhere; exec sleep 600' & wait\n"
+    )
+    folder = instance(world, world.installing("web", service), InstanceState.DESTROYED)
+    files = (folder / "here", folder / "elsewhere")
+    until(lambda: all(file.exists() and file.read_text() for file in files), "the daemons run")
+    daemons = [Path("/proc", file.read_text().strip()) for file in files]
+    assert world.run("report").returncode == 0
+    until(lambda: not any(daemon.exists() for daemon in daemons), "they are ended")
+    assert world.master.calls()[-1] == "destroyedComputerPartition slappart0"
