@@ -23,7 +23,7 @@ from slapos.protocol.errors import SlapOSError
 COMMANDS: dict[str, tuple[str, str]] = {
     "standalone": (
         "slapos.command.standalone",
-        "master, node and supervisor in one directory: start, stop, status",
+        "master, node and supervisor in one directory: start, stop, status, remove",
     ),
     "request": ("slapos.command.request", "order a service, or change it"),
     "supply": ("slapos.command.supply", "have a software release built on a node"),

@@ -2,6 +2,7 @@
 
 `start` makes what is missing, starts what does not run, and waits until it works; a second start
 changes nothing. `stop` ends all of it, the services too; their data stays for the next start.
+`remove` stops it and removes the directory with all data, and the users that were made for it.
 As root, each partition has a user of its own; as an ordinary user, all run as that user. No network
 interface is touched: each partition has a loopback address of its own.
 
@@ -10,6 +11,7 @@ examples:
   slapos standalone start --directory /tmp/try --partitions 4
   slapos standalone status --json
   slapos standalone stop
+  slapos standalone remove --yes
 
 exit status: 0 done (status: all runs), 1 failed, 3 (status) something does not run
 """
@@ -22,6 +24,7 @@ from typing import Any
 
 from slapos.command.client_settings import add_json_argument, default_standalone_directory
 from slapos.command.standalone_site import DEFAULT_PARTITIONS, DEFAULT_PORT, Site
+from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.system.process_lock import process_lock
 
 EXIT_NOT_RUNNING = 3
@@ -29,7 +32,7 @@ EXIT_NOT_RUNNING = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what the command understands."""
-    parser.add_argument("action", choices=("start", "stop", "status"))
+    parser.add_argument("action", choices=("start", "stop", "status", "remove"))
     parser.add_argument(
         "--directory",
         type=Path,
@@ -47,13 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help=f"where the master listens (default: as before, at first {DEFAULT_PORT})",
     )
+    parser.add_argument("--yes", action="store_true", help="remove without asking")
     add_json_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Start, stop, or tell."""
     # Imported here, so that `--help` needs nothing of the node.
-    from slapos.command.standalone_control import describe, start, stop  # noqa: PLC0415
+    from slapos.command.standalone_control import describe, remove, start, stop  # noqa: PLC0415
 
     site = Site.at(arguments.directory, arguments.port, arguments.partitions)
     match arguments.action:
@@ -69,10 +73,32 @@ def run(arguments: argparse.Namespace) -> int:
                     stop(site, lambda text: _say(arguments, text))
             _tell_stop(arguments, site)
             return 0
+        case "remove":
+            _confirm_removal(arguments, site)
+            with process_lock(site.lock):
+                stop(site, lambda text: _say(arguments, text))
+                remove(site, lambda text: _say(arguments, text))
+            if arguments.json:
+                print(json.dumps({"directory": str(site.directory), "removed": True}, indent=2))
+            else:
+                print(f"{site.directory} and all that was made for it is gone")
+            return 0
         case _:
             state = describe(site)
             _tell_status(arguments, state)
             return 0 if state["running"] else EXIT_NOT_RUNNING
+
+
+def _confirm_removal(arguments: argparse.Namespace, site: Site) -> None:
+    if not site.configuration.exists():
+        raise NotFound(f"there is no standalone in {site.directory}: nothing is removed")
+    if arguments.yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidRequest(f"to remove {site.directory} with all its data, add --yes")
+    answer = input(f"Remove {site.directory} with all its data? [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise InvalidRequest("nothing is removed")
 
 
 def _say(arguments: argparse.Namespace, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What `slapos standalone start|stop|status` do."""
+"""What `slapos standalone start|stop|status|remove` do."""
 
 import os
 import pwd
@@ -12,6 +12,7 @@ from typing import Any
 
 from slapos.command.standalone_processes import POLL, SupervisorSocket, end_all
 from slapos.command.standalone_site import NODE, Site
+from slapos.node.build.folder import remove_folder
 from slapos.node.reachability import check_python, check_reachable
 from slapos.node.users import Account
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, SlapOSError
@@ -29,6 +30,13 @@ ANSWER_TIME = 5.0
 RUNNING = ("STARTING", "RUNNING")
 #: Lines shown of the log of what does not start.
 SHOWN_LINES = 15
+
+
+class NotRemoved(SlapOSError):
+    """Something of a standalone cannot be removed."""
+
+    code = "not_removed"
+
 
 Say = Callable[[str], None]
 
@@ -78,6 +86,25 @@ def stop(site: Site, say: Say, clock: Clock | None = None) -> None:
     ended = end_all(sockets, site.pid_files(), site.directory, clock)
     if ended:
         say(f"{ended} processes that nobody supervised were ended one by one")
+
+
+def remove(site: Site, say: Say) -> None:
+    """Remove the directory with all data, and the users that were made for it; it is stopped."""
+    if os.geteuid() == 0:
+        made = [entry.pw_name for entry in pwd.getpwall() if entry.pw_name in site.user_names()]
+        say(f"removing {len(made)} users")
+        # The software user last: the others are members of its group.
+        for name in sorted(made, key=lambda name: name == site.software_user):
+            _run_quietly("userdel", name)
+    say(f"removing {site.directory}")
+    remove_folder(site.directory)
+
+
+def _run_quietly(*words: str) -> None:
+    try:
+        SystemRunner().run(words, cwd=Path("/"), environment=clean_environment(environment()))
+    except CommandFailed as error:
+        raise NotRemoved(f"'{' '.join(words)}' failed: {error.output or error}") from error
 
 
 def describe(site: Site) -> dict[str, Any]:

@@ -150,6 +150,15 @@ class Site:
         return f"sa{self._digest.hex()[:6]}"
 
     @property
+    def software_user(self) -> str:
+        """The user that builds the releases, where there are users of its own."""
+        return f"{self.user}soft"
+
+    def user_names(self) -> set[str]:
+        """Return the names of all users that may have been made for it."""
+        return {self.software_user, *(f"{self.user}u{n}" for n in range(MAXIMUM_PARTITIONS))}
+
+    @property
     def _digest(self) -> bytes:
         return hashlib.sha256(os.fsencode(self.directory)).digest()
 

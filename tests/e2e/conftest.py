@@ -26,5 +26,4 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     finally:
         if request.session.testsfailed > failed_before:
             print(made.logs())
-        made.try_slapos("standalone", "stop", "--directory", str(made.directory))
         made.remove()

@@ -76,7 +76,8 @@ class Machine:
         self.slapos("standalone", "stop", "--directory", str(self.directory))
 
     def remove(self) -> None:
-        """Remove the directory."""
+        """Remove everything, and the users that were made for it."""
+        self.try_slapos("standalone", "remove", "--yes", "--directory", str(self.directory))
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def logs(self) -> str:

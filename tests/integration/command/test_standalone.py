@@ -52,16 +52,8 @@ def standalone(request: pytest.FixtureRequest) -> Iterator[Run]:
         yield run
     finally:
         run("stop")
-        remove_users(directory)
-        shutil.rmtree(directory)
-
-
-def remove_users(directory: Path) -> None:
-    """Remove the users that a standalone of root has made."""
-    accounts = [line.split(":") for line in Path("/etc/passwd").read_text().splitlines()]
-    names = [account[0] for account in accounts if account[5].startswith(f"{directory}/")]
-    for name in sorted(names, reverse=True):  # the group of the software user has them all in it
-        subprocess.run(["userdel", name], check=False, capture_output=True)
+        run("remove", "--yes")
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def status(standalone: Run) -> dict[str, Any]:
@@ -125,6 +117,16 @@ def test_it_starts_heals_and_stops(standalone: Run) -> None:
     assert [pid for pid in running if is_alive(pid)] == []
     assert standalone("status").returncode == 3
     assert standalone("stop").returncode == 0
+
+    # It goes only when told so in words, and then wholly.
+    directory = Path(status(standalone)["directory"])
+    refused = standalone("remove")
+    assert (refused.returncode, "add --yes" in refused.stderr) == (1, True)
+    gone = standalone("remove", "--yes")
+    assert gone.returncode == 0, gone.stderr
+    assert list(directory.iterdir()) == [] if directory.exists() else True
+    assert f"{directory}/" not in Path("/etc/passwd").read_text()
+    assert standalone("remove", "--yes").returncode == 1
 
 
 def test_a_port_in_use_is_told(standalone: Run) -> None:
