@@ -61,12 +61,6 @@ EXIT_BROKEN_PIPE = 141
 LEADING_WITH_VALUE = ("--cfg", "--log-file", "--logfile", "--log_file")
 
 
-class MissingPackage(SlapOSError):
-    """A command needs a package that is not installed."""
-
-    code = "missing_package"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
@@ -102,7 +96,7 @@ def _run(name: str, options: list[str]) -> int:
     """Run a command with its options; what is raised on purpose is one line on stderr."""
     arguments = argparse.Namespace()
     try:
-        module = _import(name)
+        module = importlib.import_module(COMMANDS[name][0])
         arguments = parser_of(name, module).parse_args(options)
         configure_logging(arguments)
         return int(module.run(arguments) or 0)
@@ -110,6 +104,13 @@ def _run(name: str, options: list[str]) -> int:
         logging.getLogger(__name__).debug("%s failed", name, exc_info=True)
         details = getattr(error, "details", {})
         return _failed(name, arguments, str(error), code=error.code, **details)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == "slapos":
+            raise
+        extra = "master" if name.startswith("proxy") else "node"
+        message = f"the Python package {missing} is not installed: pip install 'slapos[{extra}]'"
+        return _failed(name, arguments, message, code="missing_package")
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -242,17 +243,3 @@ def configure_logging(arguments: argparse.Namespace) -> None:
         handlers.append(file)
     logging.basicConfig(level=logging.DEBUG, handlers=handlers, force=True)
     logging.getLogger("urllib3").setLevel(logging.INFO)
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(COMMANDS[name][0])
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if missing.partition(".")[0] == "slapos":
-            raise
-        extra = "master" if name.startswith("proxy") else "node"
-        raise MissingPackage(
-            f"it needs the Python package {missing}, which is not installed: "
-            f"pip install 'slapos[{extra}]'"
-        ) from error

@@ -44,9 +44,10 @@ class LineView:
 class LiveView:
     """A table that is drawn again and again at the same place of a terminal."""
 
-    def __init__(self, stream: IO[str], columns: Callable[[], int]) -> None:
+    def __init__(self, stream: IO[str], size: Callable[[], tuple[int, int]]) -> None:
+        """`size` returns the terminal's columns and lines."""
         self._stream = stream
-        self._columns = columns
+        self._size = size
         self._drawn = 0
         self._entered: dict[str, tuple[Phase, float]] = {}
         self._tree: TreeStatus | None = None
@@ -66,7 +67,10 @@ class LiveView:
             lines += self._table(self._tree, elapsed)
         if trouble:
             lines.append(trouble)
-        width = max(self._columns() - 1, 20)
+        columns, rows = self._size()
+        width, height = max(columns - 1, 20), max(rows - 2, 5)
+        if len(lines) > height:  # what has scrolled away cannot be drawn over
+            lines[height:] = [f"  and {len(lines) - height} more"]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         text = "".join(f"\r\x1b[2K{line[:width]}\n" for line in lines)
         self._stream.write(f"{up}{text}\x1b[J")
@@ -74,7 +78,8 @@ class LiveView:
         self._drawn = len(lines)
 
     def _table(self, tree: TreeStatus, elapsed: float) -> Iterator[str]:
-        rows = [(describe(instance), self._age(instance, elapsed)) for instance in tree.instances]
+        healthy_last = sorted(tree.instances, key=lambda one: one.phase is Phase.HEALTHY)
+        rows = [(describe(instance), self._age(instance, elapsed)) for instance in healthy_last]
         title, phase, place = (max(len(words[column]) for words, _ in rows) for column in range(3))
         for words, age in rows:
             yield (
@@ -113,11 +118,11 @@ def view_for(stream: IO[str], environment: Mapping[str, str], *, quiet: bool = F
     if quiet:
         return LineView(io.StringIO())
     if stream.isatty() and environment.get("TERM", "dumb") != "dumb":
-        return LiveView(stream, lambda: _columns(stream))
+        return LiveView(stream, lambda: _size(stream))
     return LineView(stream)
 
 
-def _columns(stream: IO[str]) -> int:
+def _size(stream: IO[str]) -> tuple[int, int]:
     with suppress(OSError):
-        return os.get_terminal_size(stream.fileno()).columns
-    return 80
+        return os.get_terminal_size(stream.fileno())
+    return 80, 24

@@ -69,6 +69,16 @@ def test_options_may_stand_before_the_command() -> None:
     )
 
 
+def test_a_package_that_is_not_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "proxy start", ("absent_package.module", ""))
+    assert main(["proxy", "start"]) == 1
+    assert (
+        "absent_package is not installed: pip install 'slapos[master]'" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("name", PRESENT)
 def test_every_command_helps(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -191,10 +191,20 @@ def test_a_line_has_the_error_that_buildout_ends_with() -> None:
 
 def test_a_terminal_is_drawn_over() -> None:
     stream = io.StringIO()
-    view = LiveView(stream, lambda: 40)
+    view = LiveView(stream, lambda: (40, 24))
     view.show(tree(Phase.BUILDING), 1)
     view.show(tree(Phase.BUILDING, Phase.ALLOCATING), 2)
     first, second = stream.getvalue().split("\x1b[2A")  # up over the two lines of the first
     assert "blog: 1 s\n" in first
     assert "database" in second
     assert all(len(line.rpartition("\x1b[2K")[2]) < 40 for line in second.split("\n"))
+
+
+def test_a_low_terminal_shows_first_what_is_not_healthy() -> None:
+    stream = io.StringIO()
+    instances = [instance(f"i{number}") for number in range(9)]
+    instances.append(instance("slow", Phase.BUILDING))
+    LiveView(stream, lambda: (80, 7)).show(TreeStatus(title="blog", instances=tuple(instances)), 1)
+    lines = stream.getvalue().split("\n")
+    assert "slow" in lines[1]
+    assert "and 6 more" in lines[5]
