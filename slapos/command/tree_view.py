@@ -124,5 +124,6 @@ def view_for(stream: IO[str], environment: Mapping[str, str], *, quiet: bool = F
 
 def _size(stream: IO[str]) -> tuple[int, int]:
     with suppress(OSError):
-        return os.get_terminal_size(stream.fileno())
+        columns, lines = os.get_terminal_size(stream.fileno())
+        return columns or 80, lines or 24
     return 80, 24

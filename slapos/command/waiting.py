@@ -52,7 +52,8 @@ def _trouble(instance: InstanceStatus, title: str, settings: ClientSettings) -> 
     place = f" ({instance.partition} on {instance.node})" if instance.partition else ""
     said = instance.message or instance.reason or "nothing is known of why"
     said = said.strip().replace("\n", "\n      ")
-    lines = [f"  {instance.title}{place} is {instance.phase}: {said}"]
+    verb = "has" if instance.phase is Phase.FAILED else "is"
+    lines = [f"  {instance.title}{place} {verb} {instance.phase}: {said}"]
     if instance.partition:
         # The log of what it was at last: of its build until it is built.
         built = instance.phase is not Phase.BUILDING and instance.reason != "build_failed"
