@@ -54,7 +54,9 @@ rm -f "$stamp"
 make_venv
 say "installing the locked packages"
 "$target/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
-"$target/bin/uv" pip sync -q --system-certs --require-hashes --python "$target/bin/python" requirements/development.txt
+"$target/bin/uv" pip sync -q --compile-bytecode --system-certs --require-hashes --python "$target/bin/python" requirements/development.txt
 "$target/bin/uv" pip install -q --offline --no-deps --no-build-isolation --python "$target/bin/python" -e .
+# Partitions' users may not write here, so what is not compiled now is compiled at every start.
+"$target/bin/python" -m compileall -q -j 0 slapos master node recipes
 printf '%s' "$wanted" > "$stamp"
 say "ready"
