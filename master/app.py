@@ -17,6 +17,7 @@ from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.settings import Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
+from slapos.master.slap.fast_lane import FastLane, KeptAnswers
 from slapos.master.slap.node_view import NodeViews
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
@@ -48,7 +49,9 @@ def create_app(
         health,
     ):
         app.register_blueprint(blueprint)
-    app.extensions[slap_tool.NODE_VIEWS] = NodeViews()
+    views, answers = NodeViews(), KeptAnswers()
+    app.extensions[slap_tool.NODE_VIEWS] = views
+    app.extensions[slap_tool.KEPT_ANSWERS] = answers
     parts = http.Assembly(
         database=database,
         clock=clock,
@@ -58,6 +61,7 @@ def create_app(
     )
     http.init_app(app, parts)
     # Behind a web server that speaks TLS, our own URLs begin as the client's did.
-    wsgi_app: Any = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
+    proxied = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
+    wsgi_app: Any = FastLane(proxied, database, views, answers)
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]
     return app

@@ -63,9 +63,10 @@ class Base(DeclarativeBase):
 
 @dataclass(frozen=True)
 class Database:
-    """An engine and its two kinds of sessions."""
+    """An engine and its two kinds of sessions; `looking` is for single statements that read."""
 
     engine: Engine
+    looking: Engine
     reading: sessionmaker[Session]
     writing: sessionmaker[Session]
 
@@ -93,6 +94,7 @@ def open_database(url: str, *, threads: int = 8, wait: float = WAIT_FOR_LOCK) ->
         writing = engine.execution_options()
     return Database(
         engine,
+        engine.execution_options(isolation_level="AUTOCOMMIT", **{BEGIN: ""}),
         sessionmaker(reading, expire_on_commit=False),
         sessionmaker(writing, expire_on_commit=False),
     )
@@ -106,7 +108,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN, "BEGIN"))
+    statement = connection.get_execution_options().get(BEGIN, "BEGIN")
+    if statement:
+        connection.exec_driver_sql(statement)
 
 
 def is_passing(error: DBAPIError) -> bool:

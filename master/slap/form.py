@@ -64,6 +64,11 @@ def requester() -> SoftwareInstance | None:
     return lookup.find_on_partition(context().session, node, partition)
 
 
+def names_a_partition() -> bool:
+    """Return whether a partition asks, be it a free one."""
+    return named_partition() is not None or optional("computer_partition_id") is not None
+
+
 def named_partition() -> tuple[str, str] | None:
     """Return (node, partition) of the header `Authorization: X-SlapPartition …`."""
     kind, _, rest = request.headers.get("Authorization", "").partition(" ")

@@ -41,28 +41,31 @@ class NodeViews:
     """
 
     def __init__(self) -> None:
-        self._documents: dict[int, Document] = {}
+        self._documents: dict[str, Document] = {}
+
+    def kept(self, reference: str) -> Document | None:
+        """Return the document that was made last, whether or not it is still true."""
+        return self._documents.get(reference)
 
     def document(self, session: Session, reference: str) -> Document:
         """Return what a node is told, or raise NotFound."""
-        row = session.execute(_VERSION, {"reference": reference}).first()
+        row = session.execute(NODE_VERSION, {"reference": reference}).first()
         if row is None:
             nodes.find_node(session, reference)
             raise AssertionError("a node appeared in a transaction that reads one moment")
-        node_id, version = row
-        kept = self._documents.get(node_id)
-        if kept is not None and kept.version == version:
+        kept = self._documents.get(reference)
+        if kept is not None and kept.version == row.version:
             return kept
-        content = dumps(node_information(session, node_id, reference).to_marshalled())
-        document = Document(version, content, hashlib.sha256(content).hexdigest()[:32])
+        content = dumps(node_information(session, row.node_id, reference).to_marshalled())
+        document = Document(row.version, content, hashlib.sha256(content).hexdigest()[:32])
         if len(self._documents) >= KEPT_NODES:
             self._documents.clear()
-        self._documents[node_id] = document
+        self._documents[reference] = document
         return document
 
 
-# A plain statement, made once: this is asked more often than anything else.
-_VERSION = (
+#: A plain statement, made once: this is asked more often than anything else.
+NODE_VERSION = (
     select(NodeExchange.node_id, NodeExchange.version)
     .join(ComputeNode, ComputeNode.id == NodeExchange.node_id)
     .where(ComputeNode.reference == bindparam("reference"))
