@@ -318,7 +318,9 @@ class PartitionProcessor:
             state = InstanceState.STOPPED
         if record.reported == str(state) and not _is_error(wanted):
             return
-        self._doors.client.report_state(self._settings.computer_id, wanted.reference, state)
+        self._doors.client.report_state(
+            self._settings.computer_id, wanted.reference, state, timestamp=wanted.timestamp
+        )
         self._remember_report(wanted, record, str(state))
 
     def _report_error(
@@ -329,7 +331,10 @@ class PartitionProcessor:
             return
         try:
             self._doors.client.report_instance_error(
-                self._settings.computer_id, wanted.reference, message
+                self._settings.computer_id,
+                wanted.reference,
+                message,
+                timestamp=wanted.timestamp,
             )
         except SlapOSError as error:  # the failure itself is what the operator has to see
             logger.warning("%s: the master could not be told: %s", wanted.reference, error)

@@ -78,20 +78,32 @@ class SlapClient:
         """Say that a build failed."""
         self._post("softwareReleaseError", url=url, computer_id=node, error_log=message)
 
-    def report_state(self, node: str, partition: str, state: InstanceState) -> None:
-        """Say that a partition is started, stopped or destroyed."""
-        self._post_partition(f"{state}ComputerPartition", node, partition)
+    def report_state(
+        self, node: str, partition: str, state: InstanceState, *, timestamp: str | None = None
+    ) -> None:
+        """Say that a partition is started, stopped or destroyed.
+
+        `timestamp` is that of what was brought about: so our master knows whether it is the latest.
+        """
+        fields = _optional(timestamp=timestamp)
+        self._post_partition(f"{state}ComputerPartition", node, partition, **fields)
 
     def report_instance_error(
-        self, node: str, partition: str, message: str, shared_reference: str | None = None
+        self,
+        node: str,
+        partition: str,
+        message: str,
+        shared_reference: str | None = None,
+        *,
+        timestamp: str | None = None,
     ) -> None:
-        """Say that an instance, or one shared instance on it, failed."""
+        """Say that an instance, or one shared instance on it, failed, with which timestamp."""
         self._post_partition(
             "softwareInstanceError",
             node,
             partition,
             error_log=message,
-            **_optional(slave_reference=shared_reference),
+            **_optional(slave_reference=shared_reference, timestamp=timestamp),
         )
 
     def report_related_instances(self, node: str, partition: str, titles: list[str]) -> None:

@@ -279,3 +279,24 @@ def test_who_has_the_same_already_is_told_nothing(formatted: FlaskClient) -> Non
     changed = full(formatted, **{"If-None-Match": etag})
     assert changed.status_code == 200
     assert changed.headers["ETag"] != etag
+
+
+def test_a_report_names_what_it_is_about(formatted: FlaskClient) -> None:
+    """A change that came while the node was at work is not taken for done."""
+    for call in ("supplySupply", "availableSoftwareRelease"):
+        post(formatted, call, url=URL, computer_id=NODE)
+    before = request_(formatted).parameters["timestamp"]
+    after = request_(formatted, parameters={"a": "b"}).parameters["timestamp"]
+
+    def phase() -> object:
+        return formatted.get("/v1/instance-trees/root").get_json()["instances"][0]["phase"]
+
+    post(formatted, "startedComputerPartition", timestamp=before, **PLACE)
+    assert phase() == "instantiating"
+    post(formatted, "softwareInstanceError", error_log="broken", timestamp=before, **PLACE)
+    assert phase() == "instantiating"
+    post(formatted, "softwareInstanceError", error_log="broken", timestamp=after, **PLACE)
+    assert phase() == "failed"
+    post(formatted, "startedComputerPartition", timestamp=after, **PLACE)
+    assert phase() == "healthy"
+    post(formatted, "startedComputerPartition", 400, timestamp="soon", **PLACE)
