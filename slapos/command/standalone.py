@@ -63,13 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     match arguments.action:
         case "start":
             site.write()
-            with process_lock(site.lock):
+            with process_lock(site.lock, wait=True):
                 start(site, lambda text: _say(arguments, text))
             _tell_start(arguments, site, describe(site))
             return 0
         case "stop":
             if site.configuration.exists():
-                with process_lock(site.lock):
+                with process_lock(site.lock, wait=True):
                     stop(site, lambda text: _say(arguments, text))
             _tell_stop(arguments, site)
             return 0

@@ -211,10 +211,14 @@ class Site:
         """Return the log of `proxy`, `node`, `format` or `supervisord`."""
         return self.directory / f"var/log/{program}.log"
 
+    def pid_file(self, program: str) -> Path:
+        """Return where the process id of `proxy`, `node` or `supervisord` is."""
+        return self.directory / f"var/run/{program}.pid"
+
     def pid_files(self) -> Iterator[Path]:
         """Yield where the process ids are of what `start` starts, the instances' own last."""
         for name in ("supervisord", "node", "proxy"):
-            yield self.directory / f"var/run/{name}.pid"
+            yield self.pid_file(name)
         yield self.instance_root / "var/run/supervisord.pid"
 
     def write(self) -> bool:
@@ -255,8 +259,8 @@ class Site:
         )
 
     def _program(self, name: str, *arguments: str) -> str:
-        pid_file = str(self.directory / f"var/run/{name}.pid")
-        words = ["/bin/sh", "-c", _WITH_PID_FILE, pid_file, sys.executable, *arguments]
+        pid_file = self.pid_file(name)
+        words = ["/bin/sh", "-c", _WITH_PID_FILE, str(pid_file), sys.executable, *arguments]
         return _PROGRAM.format(
             name=name,
             command=shlex.join(words).replace("%", "%%"),
