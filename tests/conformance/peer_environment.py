@@ -36,7 +36,8 @@ def _make(directory: Path, python: Path) -> None:
     steps = (
         [uv, "venv", "-q", "--clear", "--offline", "--python", str(python), str(directory)],
         [
-            *(uv, "pip", "sync", "-q", "--system-certs", "--require-hashes"),
+            *(uv, "pip", "sync", "-q", "--compile-bytecode", "--system-certs"),
+            "--require-hashes",
             *("--build-constraints", str(LOCK)),
             *("--python", str(directory / "bin" / "python"), str(LOCK)),
         ],
