@@ -9,34 +9,13 @@ examples:
 """
 
 import argparse
-import json
 
-from slapos.command.client_settings import (
-    add_configuration_argument,
-    add_json_argument,
-    client_settings,
-    connect,
-)
-from slapos.command.release_url import release_url
+from slapos.command.supply import add_arguments, tell_master
 from slapos.protocol.states import InstallationState
-from slapos.system.settings import environment
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what the command understands."""
-    parser.add_argument("url", help="the release: a URL, a path, or product.NAME")
-    parser.add_argument("node", help="the node's reference, such as COMP-1234")
-    add_configuration_argument(parser)
-    add_json_argument(parser)
+__all__ = ["add_arguments", "run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Tell the master; 0."""
-    client = connect(client_settings(arguments, environment()))
-    url = release_url(arguments.url, client)
-    client.supply(url, arguments.node, InstallationState.DESTROYED)
-    if arguments.json:
-        print(json.dumps({"url": url, "node": arguments.node, "state": "destroyed"}))
-    else:
-        print(f"to be removed: {url} from {arguments.node}")
-    return 0
+    return tell_master(arguments, InstallationState.DESTROYED, "to be removed: {url} from {node}")

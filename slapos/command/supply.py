@@ -31,11 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tell the master; 0."""
+    return tell_master(arguments, InstallationState.AVAILABLE, "to be built: {url} on {node}")
+
+
+def tell_master(arguments: argparse.Namespace, state: InstallationState, words: str) -> int:
+    """Tell the master what is wanted of a release on a node, and the user that it was told."""
     client = connect(client_settings(arguments, environment()))
     url = release_url(arguments.url, client)
-    client.supply(url, arguments.node, InstallationState.AVAILABLE)
+    client.supply(url, arguments.node, state)
     if arguments.json:
-        print(json.dumps({"url": url, "node": arguments.node, "state": "available"}))
+        print(json.dumps({"url": url, "node": arguments.node, "state": str(state)}))
     else:
-        print(f"to be built: {url} on {arguments.node}")
+        print(words.format(url=url, node=arguments.node))
     return 0
