@@ -96,6 +96,18 @@ def roots(session: Session) -> Sequence[SoftwareInstance]:
     ).all()
 
 
+def instances_by_tree(session: Session) -> Sequence[SoftwareInstance]:
+    """Return every instance: those of the oldest tree first, each tree's as `instances_of`."""
+    return session.scalars(
+        select(SoftwareInstance).order_by(
+            SoftwareInstance.tree_id,
+            SoftwareInstance.is_root.desc(),
+            SoftwareInstance.title,
+            SoftwareInstance.id,
+        )
+    ).all()
+
+
 def instances_of(session: Session, tree: InstanceTree) -> Sequence[SoftwareInstance]:
     """Return a tree's instances: the root, then the others by title."""
     return session.scalars(

@@ -52,8 +52,10 @@ def request_instance(
     instance = lookup.find_by_title(session, order.title, order.shared, order.requester)
     state = _possible_state(order)
     if instance is None:
-        if state is InstanceState.DESTROYED:
+        if order.state is InstanceState.DESTROYED:
             raise NotReady(f"there is no instance {order.title!r}, so there is none to destroy")
+        if state is InstanceState.DESTROYED:
+            raise NotReady(f"{order.title!r} is not made: whoever asks is to be destroyed itself")
         instance = _create(session, clock, order, state)
         _place(session, policy, instance)
         _supply(session, clock, policy, instance)
@@ -99,9 +101,8 @@ def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: st
     renamed: Sequence[SoftwareInstance] = [instance]
     if instance.is_root:
         instance.tree.title = title
-        renamed = lookup.instances_of(
-            session, instance.tree
-        )  # they are told the title of their root
+        # All of them are told the title of their root.
+        renamed = lookup.instances_of(session, instance.tree)
     for each in renamed:
         lifecycle.mark_changed(each, clock.now())
     session.flush()

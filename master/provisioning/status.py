@@ -1,6 +1,8 @@
 """How instances are doing, worked out from what was requested and what the node said."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import groupby
 
 from sqlalchemy.orm import Session
 
@@ -22,11 +24,19 @@ _Found = tuple[Phase, str, str, datetime | None]
 
 def tree_status(session: Session, tree: InstanceTree) -> TreeStatus:
     """Return how a tree is doing."""
+    return _status_of(session, lookup.instances_of(session, tree))
+
+
+def tree_statuses(session: Session) -> list[TreeStatus]:
+    """Return how every tree is doing, the oldest first."""
+    found = groupby(lookup.instances_by_tree(session), lambda instance: instance.tree_id)
+    return [_status_of(session, list(instances)) for _tree, instances in found]
+
+
+def _status_of(session: Session, instances: Sequence[SoftwareInstance]) -> TreeStatus:
     return TreeStatus(
-        title=tree.title,
-        instances=tuple(
-            instance_status(session, instance) for instance in lookup.instances_of(session, tree)
-        ),
+        title=instances[0].tree.title,
+        instances=tuple(instance_status(session, instance) for instance in instances),
     )
 
 

@@ -10,7 +10,7 @@ from slapos.master.http import context
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.views import render_node, render_partition
 from slapos.master.provisioning import lookup
-from slapos.master.provisioning.status import tree_status
+from slapos.master.provisioning.status import tree_status, tree_statuses
 
 blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
 
@@ -18,8 +18,7 @@ blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
 @blueprint.get("/instance-trees")
 def show_trees() -> dict[str, Any]:
     """Show every service, with how it is doing."""
-    session = context().session
-    return {"instance_trees": [tree_status(session, t).to_json() for t in lookup.trees(session)]}
+    return {"instance_trees": [status.to_json() for status in tree_statuses(context().session)]}
 
 
 @blueprint.get("/instance-trees/<path:title>")

@@ -175,6 +175,14 @@ def test_what_is_not_there_cannot_be_destroyed(master: Master) -> None:
     assert master.titles() == []
 
 
+def test_nothing_new_is_made_for_what_is_to_be_destroyed(master: Master) -> None:
+    master.format(2)
+    root = master.request()
+    master.request(state=DESTROYED)
+    with pytest.raises(NotReady, match="whoever asks is to be destroyed itself"):
+        master.request("c", requester=root)
+
+
 def test_a_changed_connection_bangs_the_requester_only(master: Master, clock: FakeClock) -> None:
     master.format(3)
     root = master.request()
