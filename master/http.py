@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import BadRequestKeyError, HTTPException
 
-from slapos.master.database import Database, is_passing
+from slapos.master.database import WAIT_FOR_LOCK, Database, is_passing
 from slapos.master.provisioning.policy import Policy
 from slapos.master.settings import Settings
 from slapos.protocol.errors import (
@@ -183,6 +183,7 @@ def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., 
 
 def _until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Result:
     """Do a transaction, and again when another one got in its way."""
+    give_up = parts.clock.monotonic() + WAIT_FOR_LOCK
     for attempt in range(ATTEMPTS):
         if attempt:
             parts.clock.sleep(BACK_OFF * 2**attempt * (0.5 + parts.identifiers.fraction()))
@@ -191,7 +192,7 @@ def _until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Re
         except StaleDataError:
             continue
         except DBAPIError as error:
-            if not is_passing(error):
+            if not is_passing(error) or parts.clock.monotonic() > give_up:
                 current_app.logger.exception("the database failed")
                 raise DatabaseFailed(
                     f"the database failed: {error.orig}; its log and the master's tell more"

@@ -242,4 +242,5 @@ def configure_logging(arguments: argparse.Namespace) -> None:
         file.setFormatter(logging.Formatter("[%(asctime)s] %(levelname)-8s %(message)s"))
         handlers.append(file)
     logging.basicConfig(level=logging.DEBUG, handlers=handlers, force=True)
-    logging.getLogger("urllib3").setLevel(logging.INFO)
+    # What it says of its attempts to reach somebody is for developers; we say how they ended.
+    logging.getLogger("urllib3").setLevel(logging.INFO if arguments.verbose else logging.ERROR)

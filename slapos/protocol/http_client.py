@@ -1,12 +1,16 @@
 """The one HTTP client: connections kept, certificates checked, idempotent calls tried again."""
 
+import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import BadStatusLine
 from pathlib import Path
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
 from slapos.protocol.errors import (
@@ -35,6 +39,13 @@ STATUS_ERRORS: dict[int, type[SlapOSError]] = {
 }
 #: The longest reason taken over from an answer into an error message.
 REASON_LENGTH = 500
+#: Bytes of the largest answer: what a node with 1,000 partitions is told is some megabytes.
+LARGEST_ANSWER = 64 * 1024 * 1024
+#: A whole answer may take so many times as long as the pause between two of its bytes.
+PATIENCE = 5
+#: How urllib3 begins its messages.
+_CONNECTION = re.compile(r"^(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): ")
+WEB_PAGE = (b"<!doctype html", b"<html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,9 @@ class HttpClient:
             self._session.cert = (str(settings.certificate_file), str(settings.key_file))
         retry = Retry(
             total=settings.retries,
+            # Once, for a connection that the master closed meanwhile. One that says nothing has
+            # already taken the whole timeout.
+            read=min(settings.retries, 1),
             backoff_factor=settings.back_off,
             backoff_jitter=settings.back_off,
             allowed_methods=IDEMPOTENT,
@@ -91,8 +105,9 @@ class HttpClient:
         """Ask, and return the answer when its status is below 400.
 
         GET, HEAD, PUT and DELETE are tried again with back-off; POST only when no connection was
-        made. Raises MasterUnreachable, or the error of the status (NotFound, NotReady, Forbidden,
-        InvalidRequest, Conflict, MasterFailed) with the reason that the master gave.
+        made. Raises MasterUnreachable, also when an answer does not come to its end in time;
+        MasterFailed when it is too large or a web page; or the error of the status (NotFound,
+        NotReady, Forbidden, InvalidRequest, Conflict, MasterFailed) with the master's reason.
         """
         url = path if "://" in path else self._base + path.lstrip("/")
         try:
@@ -106,13 +121,15 @@ class HttpClient:
                 timeout=self._settings.timeout,
                 # Not on the session: there REQUESTS_CA_BUNDLE of the environment would win.
                 verify=str(self._settings.authority_file or "") or None,
+                stream=True,
             )
+            self._take_in(response)
         except requests.exceptions.SSLError as error:
             raise MasterUnreachable(
                 f"{self._base} could not prove who it is: {_cause(error)}; if it has its own "
                 "authority, name that authority's certificate as master_ca_file"
             ) from error
-        except requests.exceptions.RequestException as error:
+        except (requests.exceptions.RequestException, HTTPError) as error:
             raise MasterUnreachable(
                 f"{self._base} does not answer: {_cause(error)}; is the master running, and is "
                 "master_url right?"
@@ -120,7 +137,33 @@ class HttpClient:
         if response.status_code >= 400:
             kind = STATUS_ERRORS.get(response.status_code, MasterFailed)
             raise kind(f"{method} {_shown(url)}: {reason_of(response)}")
+        if response.content[:100].lstrip().lower().startswith(WEB_PAGE):
+            raise MasterFailed(
+                f"{method} {_shown(url)}: the answer makes no sense, it is a web page; is "
+                "master_url right, and does a proxy or a portal stand in between?"
+            )
         return response
+
+    def _take_in(self, response: requests.Response) -> None:
+        """Read the body, unless it is endless or trickles for ever."""
+        deadline = time.monotonic() + PATIENCE * self._settings.timeout
+        body = bytearray()
+        while data := response.raw.read1(65536, decode_content=True):
+            body += data
+            if len(body) > LARGEST_ANSWER:
+                response.raw.close()
+                raise MasterFailed(
+                    f"{self._base}: the answer makes no sense, it has more than "
+                    f"{LARGEST_ANSWER >> 20} MiB"
+                )
+            if time.monotonic() > deadline:
+                response.raw.close()
+                raise MasterUnreachable(
+                    f"{self._base} answers too slowly: {len(body)} bytes in "
+                    f"{PATIENCE * self._settings.timeout:g} s; is the network all right?"
+                )
+        response.raw.release_conn()
+        response._content = bytes(body)  # where requests itself keeps what it has read
 
     def close(self) -> None:
         """Let the connections go."""
@@ -147,11 +190,16 @@ def reason_of(response: requests.Response) -> str:
 
 def _cause(error: BaseException) -> str:
     """Return the innermost reason of an error of requests, without its chain of class names."""
-    text = str(error)
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    if reason is not None:
-        text = str(reason)
-    return text.rsplit(": ", 1)[-1] if "object at 0x" in text else text
+    while inner := _within(error):
+        error = inner
+    if type(error) is BadStatusLine:
+        return f"it does not speak HTTP, but says {str(error)[:100]!r}"
+    return _CONNECTION.sub("", str(error))
+
+
+def _within(error: BaseException) -> BaseException | None:
+    wrapped = [*error.args, getattr(error, "reason", None)]
+    return next((each for each in reversed(wrapped) if isinstance(each, BaseException)), None)
 
 
 def _shown(url: str) -> str:

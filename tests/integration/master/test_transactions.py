@@ -1,5 +1,6 @@
 """What a request changed is stored before it is answered, or it is not changed at all."""
 
+import sqlite3
 from itertools import pairwise
 from typing import Any
 
@@ -82,6 +83,27 @@ def test_who_is_disturbed_again_and_again_is_asked_to_come_back(
     waits = [(after - before).total_seconds() for before, after in pairwise(tried)]
     assert len(tried) == ATTEMPTS
     assert waits == sorted(waits)
+
+
+def test_a_database_that_stays_locked_is_waited_for_once(
+    client: FlaskClient, engine: Engine, clock: FakeClock
+) -> None:
+    """Each attempt has already waited for the lock, and a client does not wait for ever."""
+    tried = []
+
+    def wait_in_vain(*_arguments: Any) -> None:
+        tried.append(clock.now())
+        clock.advance(31)
+        locked = sqlite3.OperationalError("database is locked")
+        locked.sqlite_errorname = "SQLITE_BUSY"
+        raise OperationalError("INSERT", {}, locked)
+
+    event.listen(engine, "before_cursor_execute", wait_in_vain)
+    status, said = supply(client)
+    event.remove(engine, "before_cursor_execute", wait_in_vain)
+    assert (status, len(tried)) == (503, 1)
+    assert "database is locked" in said
+    assert supply(client)[0] == 200
 
 
 def test_who_is_disturbed_once_does_not_notice(

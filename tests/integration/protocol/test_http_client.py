@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -155,6 +156,65 @@ def test_garbage_from_the_master_is_the_masters_failure(
     Handler.answers = [(200, "text/xml", body)]
     with pytest.raises(MasterFailed, match="makes no sense"):
         SlapClient(client_of(server)).node_information("local")
+
+
+@contextmanager
+def saying(beginning: bytes, more: bytes = b"", pause: float = 0) -> Iterator[str]:
+    """A master that says one thing, and then something more again and again."""
+    done = threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(beginning)
+            while more and not done.wait(pause):
+                connection.sendall(more)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        done.set()
+        thread.join()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "reason"),
+    [
+        (b"220 mail.example.com ESMTP\r\n", "does not speak HTTP, but says .*ESMTP"),
+        (b"", "closed connection without response"),
+        (OK + b"Content-Length: 500\r\n\r\nhello", "495 more expected"),
+    ],
+)
+def test_what_is_no_answer_is_told(client_of: ClientOf, beginning: bytes, reason: str) -> None:
+    with saying(beginning) as url, pytest.raises(MasterUnreachable, match=reason):
+        client_of(url).request("POST", "x")
+
+
+def test_an_answer_that_trickles_is_given_up(client_of: ClientOf) -> None:
+    with (
+        saying(OK + b"\r\n", b"x", pause=0.05) as url,
+        pytest.raises(MasterUnreachable, match=r"too slowly: \d+ bytes in 2\.5 s"),
+    ):
+        client_of(url).request("GET", "x")
+
+
+def test_an_answer_without_end_is_given_up(client_of: ClientOf) -> None:
+    with (
+        saying(OK + b"\r\n", b"x" * 1_000_000) as url,
+        pytest.raises(MasterFailed, match="more than 64 MiB"),
+    ):
+        client_of(url).request("GET", "x")
+
+
+def test_a_web_page_is_no_answer(server: str, client_of: ClientOf) -> None:
+    """Such as the portal of a hotel gives to everything, orders included."""
+    Handler.answers = [(200, "text/html", b"<!DOCTYPE html><title>Sign in to our network</title>")]
+    with pytest.raises(MasterFailed, match="it is a web page; is master_url right"):
+        SlapClient(client_of(server)).supply("https://example.com/software.cfg", "local")
 
 
 NODE = (
