@@ -1,6 +1,6 @@
 """Files below a folder that a less trusted user owns: opened without following a link anywhere.
 
-The node runs as root and writes logs into folders of users who may put a link where a folder was.
+The node runs as root and works in folders of users who may put a link where a file or folder was.
 """
 
 import os
@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from slapos.protocol.errors import SlapOSError
+from slapos.system.files import write_if_changed
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -28,12 +29,16 @@ def open_folder(root: Path, relative: str, *, owner: tuple[int, int] | None = No
     current = os.open(root, FOLDER)
     try:
         for part in Path(relative).parts:
+            is_new = False
             if owner is not None:
                 with suppress(FileExistsError):
-                    os.mkdir(part, 0o755, dir_fd=current)
+                    os.mkdir(part, 0o700, dir_fd=current)
+                    is_new = True
             following = _open_part(part, current, root / relative)
             os.close(current)
             current = following
+            if is_new:
+                os.fchmod(current, 0o755)  # whatever the umask is
             if owner is not None and os.fstat(current).st_uid != owner[0] and os.geteuid() == 0:
                 os.fchown(current, *owner)
     except BaseException:
@@ -45,9 +50,9 @@ def open_folder(root: Path, relative: str, *, owner: tuple[int, int] | None = No
 def _open_part(part: str, folder: int, shown: Path) -> int:
     try:
         return os.open(part, FOLDER, dir_fd=folder)
-    except (NotADirectoryError, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except OSError as error:
         raise UnsafePath(
             f"{shown} cannot be used: {part!r} in it is no folder of its own "
             f"({error.strerror}); remove it"
@@ -85,5 +90,29 @@ def read_beneath(root: Path, relative: str, limit: int = 1_000_000) -> bytes | N
             return stream.read(limit)
     except FileNotFoundError:
         return None
+    finally:
+        os.close(folder)
+
+
+def write_beneath(
+    root: Path,
+    relative: str,
+    content: str | bytes,
+    *,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+) -> bool:
+    """Do what `write_if_changed` does, for a file below `root` in a folder that is there.
+
+    Raises UnsafePath.
+    """
+    path = Path(relative)
+    folder = open_folder(root, str(path.parent))
+    try:
+        # The kernel takes this for the very folder that is open, whatever its path leads to now.
+        here = Path(f"/proc/self/fd/{folder}")
+        return write_if_changed(here / path.name, content, mode=mode, owner=owner)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(root / relative)) from error
     finally:
         os.close(folder)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from slapos.node.beneath import UnsafePath, read_beneath
 from slapos.node.supervise.orphans import end_marked
 from slapos.node.users import Account
 from slapos.protocol.errors import NotFound
@@ -24,16 +25,14 @@ def end_leftovers(folder: Path, clock: Clock) -> None:
 def buildout_command(script: Path) -> list[str]:
     """Return how a script is started: the words of its `#!` line, then itself.
 
-    The kernel would not take a `#!` line of more than 127 bytes. Raises NotFound.
+    The kernel would not take a `#!` line of more than 127 bytes. Raises NotFound, UnsafePath.
     """
-    try:
-        with script.open("rb") as stream:
-            first = stream.readline(4096).decode("utf-8", "replace")
-    except OSError as error:
+    content = read_beneath(script.parent.parent, f"{script.parent.name}/{script.name}", 4096)
+    if content is None:
         raise NotFound(
-            f"{script} cannot be read ({error.strerror}): build the release again with "
-            "'slapos node software --force'"
-        ) from error
+            f"{script} is not there: build the release again with 'slapos node software --force'"
+        )
+    first = content.partition(b"\n")[0].decode("utf-8", "replace")
     words = first.removeprefix("#!").split() if first.startswith("#!") else []
     return [*words, str(script)]
 
@@ -42,7 +41,7 @@ def python_of(script: Path) -> str | None:
     """Return the Python that a buildout script is started with, None if it is another program."""
     try:
         words = buildout_command(script)
-    except NotFound:
+    except (NotFound, UnsafePath):
         return None
     return words[0] if len(words) > 1 and "python" in Path(words[0]).name else None
 

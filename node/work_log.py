@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from slapos.node.beneath import open_file, open_folder
+from slapos.node.beneath import UnsafePath, open_file, open_folder
 from slapos.system.clock import Clock
 
 #: Bytes after which a log is put aside as `.1`.
@@ -45,7 +45,8 @@ class WorkLog:
     def write(self, line: str, level: str = "INFO") -> None:
         """Append a line, at once; on a full disk it is lost, and the work goes on."""
         with suppress(OSError):
-            self._stream.write(f"{_shown(self._clock.now())} {level} {line}\n".encode())
+            text = f"{_shown(self._clock.now())} {level} {line}\n"
+            self._stream.write(text.encode(errors="backslashreplace"))
 
 
 def _open_rotated(logs: int, name: str, owner: tuple[int, int]) -> int:
@@ -55,7 +56,11 @@ def _open_rotated(logs: int, name: str, owner: tuple[int, int]) -> int:
         os.close(descriptor)
         os.rename(name, f"{name}.1", src_dir_fd=logs, dst_dir_fd=logs)
         descriptor = open_file(logs, name, flags)
-    if os.geteuid() == 0:
+    status = os.fstat(descriptor)
+    if os.geteuid() == 0 and (status.st_uid, status.st_gid) != owner:
+        if status.st_nlink > 1:  # a second name for a file of somebody else
+            os.close(descriptor)
+            raise UnsafePath(f"the log {name!r} has several names and another owner; remove it")
         os.fchown(descriptor, *owner)
     return descriptor
 

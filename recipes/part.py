@@ -7,7 +7,6 @@ what has no marker, or another one, was not finished or is out of date, and is b
 import hashlib
 import json
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +17,7 @@ from typing import Any
 import zc.buildout
 
 from slapos.protocol.errors import SlapOSError
-from slapos.system.files import write_if_changed
+from slapos.system.files import folders_of, remove_tree, write_if_changed
 from slapos.system.process_lock import process_lock
 
 MARKER = ".buildout-shared.json"
@@ -143,25 +142,9 @@ def words(value: str) -> list[str]:
     return [word for line in lines(value) for word in line.split()]
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds, even where its own folders forbid writing."""
-    for folder in _folders(path):
-        folder.chmod(0o755)
-    if path.exists():
-        shutil.rmtree(path)
-
-
 def _protect(path: Path) -> None:
     """Make all below `path` read-only, but not `path` itself: the marker is still to come."""
-    for folder in _folders(path):
+    for folder in folders_of(path):
         for entry in os.scandir(folder):
             if not entry.is_symlink():
                 os.chmod(entry.path, entry.stat().st_mode & 0o7777 & ~WRITE_BITS)
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    if path.is_dir() and not path.is_symlink():
-        yield path
-        for entry in list(os.scandir(path)):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _folders(Path(entry.path))

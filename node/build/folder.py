@@ -1,14 +1,13 @@
 """What the node puts into a release's folder: buildout.cfg, bin/buildout, `.completed`."""
 
 import os
-import shutil
-from contextlib import suppress
 from pathlib import Path
 
+from slapos.node.beneath import open_folder, read_beneath, write_beneath
 from slapos.node.settings import NodeSettings
 from slapos.node.users import Account
 from slapos.protocol.errors import InvalidRequest
-from slapos.system.files import write_if_changed
+from slapos.system.files import remove_tree
 
 COMPLETED = ".completed"
 
@@ -24,15 +23,10 @@ if __name__ == "__main__":
 
 
 def prepare_folder(folder: Path, account: Account) -> None:
-    """Make a release's folder, owned by the software user."""
-    if folder.is_symlink():
-        raise InvalidRequest(f"{folder} is a link, not a folder of its own: remove it")
-    for path in (folder, folder / "bin", folder / "extends-cache"):
-        if not path.is_dir():
-            path.mkdir(mode=0o755)
-            path.chmod(0o755)
-            if account.user is not None:
-                os.chown(path, *account.owner)
+    """Make a release's folder, owned by the software user. Raises UnsafePath."""
+    root = folder.parent.resolve()
+    for name in (folder.name, f"{folder.name}/bin", f"{folder.name}/extends-cache"):
+        os.close(open_folder(root, name, owner=account.owner))
 
 
 def write_files(
@@ -48,41 +42,34 @@ def write_files(
     ):
         text += f"{name} ={''.join(f'{chr(10)}  {path}' for path in paths)}\n"
     owner = account.owner if account.user is not None else None
-    write_if_changed(folder / "buildout.cfg", text, owner=owner)
+    write_beneath(folder, "buildout.cfg", text, owner=owner)
     script = _SCRIPT.format(python=python)
-    write_if_changed(folder / "bin" / "buildout", script, mode=0o755, owner=owner)
+    write_beneath(folder, "bin/buildout", script, mode=0o755, owner=owner)
 
 
 def copy_netrc(folder: Path, account: Account, home: Path) -> None:
-    """Give a build the software user's `.netrc`, for downloads that want a password."""
-    target = folder / ".netrc"
-    try:
-        content = (home / ".netrc").read_bytes()
-    except OSError:
-        target.unlink(missing_ok=True)
+    """Give a build the software user's `.netrc`, for downloads that want a password.
+
+    The home is writable for builds: a link in it is not followed to what only root may read.
+    """
+    content = read_beneath(home.resolve(), ".netrc")
+    if content is None:
+        (folder / ".netrc").unlink(missing_ok=True)
         return
     owner = account.owner if account.user is not None else None
-    write_if_changed(target, content, mode=0o600, owner=owner)
+    write_beneath(folder, ".netrc", content, mode=0o600, owner=owner)
 
 
 def forget_extends(folder: Path) -> None:
     """Have remote profiles fetched anew."""
-    shutil.rmtree(folder / "extends-cache", ignore_errors=True)
+    remove_tree(folder / "extends-cache")
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a release, or any folder, with all that is in it, read-only folders included.
+def remove_release(folder: Path) -> None:
+    """Remove a release.
 
     Its mark of completion goes first: what is left by a removal that was cut short is no release.
     """
-    if folder.is_symlink():
-        folder.unlink()
-        return
-    (folder / COMPLETED).unlink(missing_ok=True)
-    if not folder.exists():
-        return
-    if os.geteuid() != 0:  # root needs no leave, and must not follow a link that is put here now
-        for path, _folders, _files in os.walk(folder):
-            with suppress(PermissionError):
-                os.chmod(path, 0o700)
-    shutil.rmtree(folder)
+    if folder.is_dir() and not folder.is_symlink():
+        (folder / COMPLETED).unlink(missing_ok=True)
+    remove_tree(folder)

@@ -3,7 +3,7 @@
 import logging
 import re
 
-from slapos.node.build.folder import remove_folder
+from slapos.node.build.folder import remove_release
 from slapos.node.layout import Layout, release_digest
 from slapos.protocol.messages import NodeInformation
 
@@ -20,6 +20,6 @@ def collect_garbage(layout: Layout, known: NodeInformation) -> None:
         if is_release and folder.name not in kept and (folder / "buildout.cfg").exists():
             logger.info("removing %s: nobody wants it any more", folder)
             try:
-                remove_folder(folder)
+                remove_release(folder)
             except OSError as error:
                 logger.error("%s cannot be removed: %s", folder, error)

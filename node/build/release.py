@@ -6,12 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slapos.node.beneath import write_beneath
 from slapos.node.build.folder import (
     COMPLETED,
     copy_netrc,
     forget_extends,
     prepare_folder,
-    remove_folder,
+    remove_release,
     write_files,
 )
 from slapos.node.build.local_profile import local_path, profile_digest
@@ -26,7 +27,6 @@ from slapos.node.work_log import WorkLog, is_shown, last_lines, telling_line
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import ReleaseAssignment
 from slapos.protocol.states import InstallationState
-from slapos.system.files import write_if_changed
 from slapos.system.runner import CommandFailed, CommandTimedOut
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class ReleaseBuilder:
         existed = folder.exists()
         if existed:
             logger.info("removing %s (%s)", assignment.url, folder)
-            remove_folder(folder)
+            remove_release(folder)
         forget(path)
         self._doors.client.report_removed(self._settings.computer_id, assignment.url)
         return Outcome(subject=assignment.url, changed=existed)
@@ -92,7 +92,9 @@ class ReleaseBuilder:
             record = ReleaseRecord(url=url, profile=digest)
             write_record(path, record)
         changed = record.profile != digest
-        if (folder / COMPLETED).exists() and not options.force and not changed:
+        # An attempt that was cut short, or failed before it began, has left the build before it.
+        is_built = (folder / COMPLETED).exists() and not (record.running or record.failures)
+        if is_built and not options.force and not changed:
             self._report_end(path, record)
             return Outcome(subject=url)
         now = self._doors.now()
@@ -145,8 +147,9 @@ class ReleaseBuilder:
         write_files(folder, url, settings, account, self._doors.python)
         copy_netrc(folder, account, Path(os.path.expanduser(f"~{account.name}")))
         self._run_buildout(folder, account, options)
-        write_if_changed(
-            folder / COMPLETED,
+        write_beneath(
+            folder,
+            COMPLETED,
             f"{self._doors.clock.now():%c}\n",
             owner=account.owner if account.user else None,
         )

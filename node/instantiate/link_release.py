@@ -28,6 +28,4 @@ def link_release(work: Work, doors: Doors) -> None:
     with suppress(FileNotFoundError):
         fresh.unlink()
     fresh.symlink_to(release)
-    if work.account.user is not None:
-        os.lchown(fresh, *work.account.owner)
     fresh.replace(link)

@@ -109,7 +109,8 @@ class PartitionProcessor:
                     return self._apply(wanted, record, order_of(wanted, facts))
                 case Action.KEEP:
                     return self._keep(wanted, record)
-        except (SlapOSError, OSError) as error:
+        # UnicodeError: partitions may name files as they like, and must not stop the others.
+        except (SlapOSError, OSError, UnicodeError) as error:
             logger.debug("%s", wanted.reference, exc_info=True)
             return self._outcome(wanted, Result.FAILED, described(error))
 
@@ -159,12 +160,14 @@ class PartitionProcessor:
         record = replace(record, running=True)
         try:
             account = check_folder(folder)
-            write_record(path, record)
+            # First this: with it, a record without `applied` would mean that all is as wanted.
             (folder / TIMESTAMP).unlink(missing_ok=True)
+            write_record(path, record)
             with WorkLog(folder, LOG, self._doors.clock, account.owner) as log:
                 work = self._work(wanted, folder, account, log)
                 self._run_steps(work)
         except ReleaseNotBuilt as error:
+            write_record(path, replace(record, running=False))
             return self._outcome(wanted, Result.WAITING, str(error), remedy=error.remedy)
         except WaitsForInstance as error:
             record = record.came_too_early(self._doors.now(), str(error))
@@ -385,11 +388,9 @@ def _is_error(wanted: PartitionInformation) -> bool:
 
 
 def _periodicity(release: Path, fallback: int) -> int:
-    path = release / "periodicity"
     try:
-        return int(path.read_text())
-    except FileNotFoundError:
-        return fallback
-    except (OSError, ValueError):
-        logger.warning("%s holds no number of seconds, %s is used", path, fallback)
+        content = read_beneath(release, "periodicity", 100)
+        return fallback if content is None else int(content)
+    except (UnsafePath, OSError, ValueError):
+        logger.warning("%s/periodicity holds no number of seconds, it is %s", release, fallback)
         return fallback

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from slapos.node.beneath import UnsafePath, read_beneath
 from slapos.node.doors import Doors
 from slapos.node.instantiate.step import StepFailed, Work
 from slapos.system.files import write_if_changed
 
 TEMPLATES = ("instance.cfg", "template.cfg")
+#: Bytes that are read of one.
+LARGEST = 10_000_000
 
 
 def write_profile(work: Work, doors: Doors) -> None:
@@ -21,10 +24,11 @@ def write_profile(work: Work, doors: Doors) -> None:
 def _template(software: Path) -> str:
     for name in TEMPLATES:
         try:
-            return (software / name).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
+            # Not through a link: a release must not get what only root may read.
+            content = read_beneath(software, name, LARGEST)
+            if content is not None:
+                return content.decode()
+        except (UnsafePath, UnicodeDecodeError) as error:
             raise StepFailed(f"{software / name} cannot be read: {error}") from error
     raise StepFailed(
         f"its release has neither {' nor '.join(TEMPLATES)} in {software}",

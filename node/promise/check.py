@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from slapos.node.beneath import UnsafePath, open_folder
 from slapos.node.promise.discover import find_promises
 from slapos.node.promise.result import KINDS, Mode, PromiseResult, from_document
 from slapos.protocol.errors import MalformedDocument
@@ -32,6 +33,8 @@ PARALLEL = 4
 LAUNCHER_TIME = 60.0
 #: Seconds that ending a promise may take once its time is up.
 ENDING_TIME = 3.0
+#: Seconds that a launcher gets in all: however many promises it has, other partitions wait.
+LONGEST_TIME = 900.0
 #: Characters of a launcher's output that a message about its failure repeats.
 REPEATED_OUTPUT = 2000
 
@@ -81,7 +84,7 @@ class ProcessPromiseChecker:
             if not count:
                 return []
             _give_state_folder(context)
-        except OSError as error:
+        except (OSError, UnsafePath) as error:
             return [self._failure(mode, f"the promises of {context.partition}: {error}")]
         reading = _Reading(count)
         limit = math.ceil(count / PARALLEL) * (context.timeout + ENDING_TIME) + LAUNCHER_TIME
@@ -90,7 +93,7 @@ class ProcessPromiseChecker:
                 _command(context, mode, force),
                 cwd=context.partition_directory,
                 environment=self._promise_environment(context),
-                timeout=limit,
+                timeout=min(limit, LONGEST_TIME),
                 user=context.user,
                 on_line=reading.take,
                 check=False,
@@ -175,17 +178,9 @@ def _command(context: PromiseContext, mode: Mode, force: bool) -> list[str]:
 
 def _give_state_folder(context: PromiseContext) -> None:
     """Let the partition's user write below `.slapgrid`, which root may have made."""
-    if context.user is None:
-        return
-    folder = context.partition_directory / ".slapgrid"
-    folder.mkdir(mode=0o755, exist_ok=True)
-    # By descriptor and without following a link: the partition's user may put one there.
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        if os.fstat(descriptor).st_uid != context.user.uid:
-            os.fchown(descriptor, context.user.uid, context.user.gid)
-    finally:
-        os.close(descriptor)
+    if context.user is not None:
+        owner = (context.user.uid, context.user.gid)
+        os.close(open_folder(context.partition_directory, ".slapgrid", owner=owner))
 
 
 def _told(context: PromiseContext, cause: str, reading: _Reading) -> str:

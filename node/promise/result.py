@@ -57,12 +57,17 @@ def from_document(document: Any) -> PromiseResult:
         if inner["type"] not in KINDS.values():
             raise MalformedDocument(f"{inner['type']!r} is no kind of promise result")
         return PromiseResult(
-            title=str(document["title"]),
+            title=_text(document["title"]),
             failed=bool(inner["failed"]),
-            message=str(inner["message"] or ""),
+            message=shortened(_text(inner["message"] or "")),
             date=datetime.strptime(inner["date"], DATE_FORMAT).replace(tzinfo=UTC),
             execution_time=float(document["execution-time"]),
             kind=cast(Kind, inner["type"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MalformedDocument(f"this is no promise result: {error!r}") from error
+
+
+def _text(value: Any) -> str:
+    """Return a text that can be sent and written: a file name may have bytes that are no UTF-8."""
+    return str(value).encode(errors="backslashreplace").decode()

@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from slapos.node.beneath import read_beneath
-from slapos.node.build.folder import remove_folder
 from slapos.node.buildout_program import buildout_environment
 from slapos.node.doors import Doors
 from slapos.node.format.format import RESOURCE
@@ -18,7 +17,7 @@ from slapos.node.users import Account
 from slapos.protocol.errors import NotFound, SlapOSError
 from slapos.protocol.messages import PartitionInformation
 from slapos.protocol.states import InstanceState
-from slapos.system.files import write_if_changed
+from slapos.system.files import remove_tree, write_if_changed
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +109,5 @@ def _remove_content(reference: str, folder: Path, doors: Doors) -> None:
         for suffix in ("key", "crt"):
             (certificates / f"{reference}.{suffix}").unlink(missing_ok=True)
     for path in folder.iterdir():
-        if path.name == RESOURCE:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            remove_folder(path)
-        else:
-            path.unlink()
+        if path.name != RESOURCE:
+            remove_tree(path)

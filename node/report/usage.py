@@ -12,13 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slapos.node.beneath import UnsafePath, open_file, open_folder
-from slapos.node.build.folder import remove_folder
 from slapos.node.buildout_program import buildout_environment
 from slapos.node.doors import Doors
 from slapos.node.report.consumption import check_consumption, check_journal, make_journal
 from slapos.node.users import Account
 from slapos.protocol.errors import MalformedDocument
-from slapos.system.files import write_if_changed
+from slapos.system.files import remove_tree, write_if_changed
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ class UsageJournal:
             self._open.rename(self._folder / f"batch-{moment}")
         for batch in sorted(self._folder.glob("batch-*")):
             self._doors.client.report_usage(self._doors.settings.computer_id, self._journal(batch))
-            remove_folder(batch)
+            remove_tree(batch)
         self._send_own()
 
     def _journal(self, batch: Path) -> str:

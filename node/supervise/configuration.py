@@ -21,7 +21,7 @@ LONGEST_SOCKET = 107
 #: supervisord first makes `sv.sock.<pid>` and then renames it.
 SOCKET_SUFFIX = 8
 
-_SAFE_NAME = re.compile(r"[^\s:,\[\]/;%\"'\x00-\x1f\x7f]+")
+_SAFE_NAME = re.compile(r"[^\s:,\[\]/;%\"'\x00-\x1f\x7f\ud800-\udfff]+")
 
 _MAIN = """\
 [rpcinterface:supervisor]
@@ -153,7 +153,8 @@ def render_group(
     for program in programs:
         if not _SAFE_NAME.fullmatch(program.short_name):
             raise InvalidConfiguration(
-                f"{program.path} cannot be a service: its name has a space or one of : , [ ] / ; %"
+                f"{str(program.path)!r} cannot be a service: its name has a space, one of "
+                ": , [ ] / ; %, a quote, or bytes that are no UTF-8"
             )
     names = ",".join(f"{group}_{program.short_name}" for program in programs)
     text = f"[group:{group}]\nprograms = {names}\n"

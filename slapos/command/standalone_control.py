@@ -12,13 +12,13 @@ from typing import Any
 
 from slapos.command.standalone_processes import POLL, SupervisorSocket, end_all
 from slapos.command.standalone_site import NODE, Site
-from slapos.node.build.folder import remove_folder
 from slapos.node.reachability import check_python, check_reachable
 from slapos.node.users import Account
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, SlapOSError
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import Clock, SystemClock
+from slapos.system.files import remove_tree
 from slapos.system.runner import CommandFailed, SystemRunner, User
 from slapos.system.settings import clean_environment, environment
 
@@ -97,7 +97,7 @@ def remove(site: Site, say: Say) -> None:
         for name in sorted(made, key=lambda name: name == site.software_user):
             _run_quietly("userdel", name)
     say(f"removing {site.directory}")
-    remove_folder(site.directory)
+    remove_tree(site.directory)
 
 
 def _run_quietly(*words: str) -> None:

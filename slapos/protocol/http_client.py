@@ -115,7 +115,7 @@ class HttpClient:
                 method,
                 url,
                 params=query,
-                data=form,
+                data=_sendable(form),
                 json=json,
                 headers=headers,
                 timeout=self._settings.timeout,
@@ -186,6 +186,13 @@ def reason_of(response: requests.Response) -> str:
     if not text or "html" in kind:
         return fallback
     return text[:REASON_LENGTH]
+
+
+def _sendable(form: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Return a form whose texts can be encoded: messages repeat names of files, odd ones too."""
+    if form is None:
+        return None
+    return {name: text.encode(errors="backslashreplace").decode() for name, text in form.items()}
 
 
 def _cause(error: BaseException) -> str:

@@ -1,7 +1,10 @@
 """Files that are whole at any moment: written beside, synced, then put in place."""
 
 import os
+import shutil
+import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,11 +38,40 @@ def write_if_changed(
 
 def _is_already(path: Path, data: bytes, mode: int, owner: tuple[int, int] | None) -> bool:
     try:
-        status = path.lstat()
-        if (status.st_mode & 0o7777) != mode or path.is_symlink():
+        # Another user may own the folder: no link is followed, no pipe or endless file read.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != mode:
             return False
         if owner is not None and (status.st_uid, status.st_gid) != owner:
             return False
-        return path.read_bytes() == data
-    except OSError:
-        return False
+        return status.st_size == len(data) and stream.read(len(data) + 1) == data
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link or a folder with all it holds, read-only folders included.
+
+    No link is followed, not even one that is put there meanwhile.
+    """
+    try:
+        is_folder = stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_folder:
+        path.unlink()
+        return
+    if os.geteuid() != 0:  # root needs no leave, and chmod would follow a link
+        for folder in folders_of(path):
+            folder.chmod(0o700)
+    shutil.rmtree(path)
+
+
+def folders_of(path: Path) -> Iterator[Path]:
+    """Yield a folder, and then what folders are in it, links not followed."""
+    yield path
+    for entry in list(os.scandir(path)):
+        if entry.is_dir(follow_symlinks=False):
+            yield from folders_of(Path(entry.path))

@@ -225,3 +225,28 @@ def test_a_release_behind_a_closed_folder_names_that_folder(
     assert software.build() == 1
     assert f"because {software.source} is closed to it" in caplog.text
     assert f"chmod o+x {software.source}" in caplog.text
+
+
+def test_a_change_that_could_not_be_built_yet_is_built_later(software: Software) -> None:
+    software.build()
+    software.write("software.cfg", "[buildout]\n# changed\n")
+    software.world.configure(software_min_free_space="100000T")
+    assert software.build() == 1
+    software.world.configure()
+    assert software.build() == 1  # it waits
+    assert software.build(now=True) == 0
+    assert software.runs == 2
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not IS_ROOT, reason="only root may write where a release must not")
+def test_a_release_cannot_have_the_node_write_elsewhere(
+    software: Software, caplog: pytest.LogCaptureFixture
+) -> None:
+    outside = software.world.root / "outside"
+    outside.mkdir()
+    software.builds(BUILD + f"; rm -rf bin; ln -s {outside} bin")
+    assert software.build() == 0
+    assert software.build(force=True) == 1
+    assert list(outside.iterdir()) == []
+    assert "remove it" in caplog.text

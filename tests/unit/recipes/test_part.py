@@ -10,9 +10,9 @@ from slapos.recipes.part import (
     cache_directory,
     choose_part,
     explained,
-    remove_tree,
     words,
 )
+from slapos.system.files import remove_tree
 
 
 def sections(tmp_path: Path, shared: str = "", **more: str) -> Sections:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from slapos.protocol.errors import InvalidConfiguration
-from slapos.system.files import write_if_changed
+from slapos.system.files import remove_tree, write_if_changed
 from slapos.system.process_lock import AlreadyRunning, process_lock
 from slapos.system.settings import clean_environment, read_configuration
 
@@ -73,3 +73,29 @@ def test_secrets_of_the_caller_stay_out_of_builds() -> None:
     given = {"PATH": "/bin", "AWS_SECRET": "x", "https_proxy": "p", "PYTHONPATH": "/evil"}
     kept = clean_environment(given)
     assert kept == {"PATH": "/bin", "https_proxy": "p", "PYTHONNOUSERSITE": "1"}
+
+
+def test_a_pipe_or_an_endless_file_is_replaced_and_not_read(tmp_path: Path) -> None:
+    pipe, large = tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    pipe.chmod(0o644)
+    assert write_if_changed(pipe, "new")
+    assert pipe.read_text() == "new"
+    large.touch()
+    large.chmod(0o644)
+    os.truncate(large, 2**40)
+    assert write_if_changed(large, "new")
+    assert large.read_text() == "new"
+
+
+def test_a_tree_is_removed_though_its_folders_are_closed(tmp_path: Path) -> None:
+    outside, tree = tmp_path / "outside", tmp_path / "tree"
+    outside.mkdir()
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "b" / "file").touch()
+    (tree / "link").symlink_to(outside)
+    (tree / "a" / "b").chmod(0)
+    (tree / "a").chmod(0)
+    remove_tree(tree)
+    remove_tree(tree)
+    assert os.listdir(tmp_path) == ["outside"]
