@@ -21,5 +21,5 @@ def checked_text(what: str, text: str, length: int, *, empty: bool = False) -> s
     if size > length:
         raise InvalidRequest(f"{what} has {size} bytes, {length} are allowed: {text[:60]}…")
     if any(unicodedata.category(character) == "Cc" for character in text):
-        raise InvalidRequest(f"{what} has control characters: {text!r}")
+        raise InvalidRequest(f"{what} has control characters: {text[:60]!r}")
     return text

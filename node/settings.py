@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from slapos.node.layout import Layout
 from slapos.protocol.errors import InvalidConfiguration
-from slapos.system.settings import DEFAULT_NODE_CONFIGURATION, environment, read_configuration
+from slapos.system.settings import read_configuration
 
 logger = logging.getLogger(__name__)
 
@@ -123,12 +123,6 @@ class FormatSettings:
     def layout(self) -> Layout:
         """Return where things are."""
         return Layout(self.software_root, self.instance_root)
-
-
-def configuration_path(option: str | None) -> Path:
-    """Return the settings file: the option, else $SLAPOS_CONFIGURATION, else the machine's."""
-    name = option or environment().get("SLAPOS_CONFIGURATION") or DEFAULT_NODE_CONFIGURATION
-    return Path(name).expanduser()
 
 
 def read_node_settings(path: Path, options: Mapping[str, Any]) -> NodeSettings:

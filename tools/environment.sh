@@ -24,7 +24,11 @@ find_python() {
     for name in ${PYTHON:-} python3 python3.13 python3.12 python3.11 \
         /usr/local/bin/python3 /usr/bin/python3 /usr/bin/python3.13 /usr/bin/python3.12 /usr/bin/python3.11; do
         found=$(command -v "$name" 2>/dev/null) || continue
-        if usable "$found"; then "$found" -c 'import sys; print(sys.executable)'; return 0; fi
+        # Of a virtual environment (ours, when it is first in PATH) the one that it was made with.
+        if usable "$found"; then
+            "$found" -c 'import os, sys; print(os.path.realpath(sys._base_executable))'
+            return 0
+        fi
     done
     return 1
 }

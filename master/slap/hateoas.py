@@ -26,21 +26,23 @@ blueprint = Blueprint("hateoas", __name__, url_prefix="/hateoas")
 Row = dict[str, Any]
 
 VALIDATED = r" AND validation_state:validated"
+#: What stands between quotes; a quote in it has a backslash.
+_VALUE = r'(?:[^"\\]|\\.)*'
 TREES = re.compile(
     rf'portal_type:"(?:Instance Tree|Hosting Subscription)"{VALIDATED}'
-    r'(?: AND title:="(?P<title>[^"]*)")?'
+    rf'(?: AND title:="(?P<title>{_VALUE})")?'
 )
 NODES = re.compile(
     rf'portal_type:"(?:Compute Node|Computer)"{VALIDATED}'
-    r'(?: AND title:="(?P<title>[^"]*)")?(?: AND reference:="(?P<reference>[^"]*)")?'
+    rf'(?: AND title:="(?P<title>{_VALUE})")?(?: AND reference:="(?P<reference>{_VALUE})")?'
 )
 INSTANCES = re.compile(
     rf'portal_type:\("Software Instance", "Slave Instance"\){VALIDATED}'
-    r' AND default_specialise_title:="(?P<tree>[^"]*)"'
+    rf' AND default_specialise_title:="(?P<tree>{_VALUE})"'
 )
 INSTALLATIONS = re.compile(
     rf'portal_type:"Software Installation"{VALIDATED}'
-    r'(?: AND default_aggregate_reference:="(?P<node>[^"]*)")?'
+    rf'(?: AND default_aggregate_reference:="(?P<node>{_VALUE})")?'
 )
 #: What is in a relative URL: the kind of document, then its number.
 TREE_MODULE = "instance_tree_module"
@@ -93,9 +95,14 @@ def _search() -> Row:
     for pattern, find in searches.items():
         match = pattern.fullmatch(query)
         if match:
-            rows = [_selected(row) for row in find(**match.groupdict())]
+            wanted = {name: _unquoted(value) for name, value in match.groupdict().items()}
+            rows = [_selected(row) for row in find(**wanted)]
             return {"_embedded": {"contents": rows[: _limit()]}}
     raise InvalidRequest(f"this query is not understood: {query}")
+
+
+def _unquoted(value: str | None) -> str | None:
+    return None if value is None else re.sub(r'\\(["\\])', r"\1", value)
 
 
 def _selected(row: Row) -> Row:

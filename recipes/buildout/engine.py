@@ -48,6 +48,8 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
         self._places = reader.places
         with _profiles_read_by(reader):
             super().__init__(*args, **named)
+        # Used, though it is for releases to read: a node writes it for all of them.
+        self["buildout"].get("build-time-part-list")
 
     # For the sections.
 

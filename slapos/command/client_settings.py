@@ -63,7 +63,12 @@ class ClientSettings:
         return settings
 
     def check(self) -> None:
-        """Raise InvalidConfiguration when the key, the certificate or the authority is amiss."""
+        """Raise InvalidConfiguration when the URL, key, certificate or authority is amiss."""
+        if not self.master_url.startswith(("http://", "https://")):
+            raise InvalidConfiguration(
+                f"{self.path}: master_url has to begin with http:// or https://, not be "
+                f"{self.master_url!r}"
+            )
         if (self.key_file is None) != (self.certificate_file is None):
             raise InvalidConfiguration(f"{self.path}: key_file and cert_file go together")
         for file in (self.key_file, self.certificate_file, self.authority_file):

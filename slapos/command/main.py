@@ -6,6 +6,7 @@ the command is asked for, and brings what it needs itself.
 
 import argparse
 import difflib
+import errno
 import importlib
 import json
 import logging
@@ -64,6 +65,7 @@ LEADING_WITH_VALUE = ("--cfg", "--log-file", "--logfile", "--log_file")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
+        _open_missing_streams()
         status = _main(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return status
@@ -74,6 +76,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+            raise
+        print(f"slapos: what it prints cannot be written: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+
+
+def _open_missing_streams() -> None:
+    """Let output that was closed (`>&-`) go nowhere: its number would be given to another file."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _main(words: list[str]) -> int:

@@ -8,11 +8,12 @@ exit status: 0 done, 1 failed, 2 done, but the master could not be told
 
 import argparse
 
+from slapos.command.machine_configuration import machine_configuration
 from slapos.command.node_options import add_configuration, may_run, wait_by_chance
 from slapos.node.assembly import make_client
 from slapos.node.format.format import format_node
 from slapos.node.outcome import ExitStatus
-from slapos.node.settings import configuration_path, read_format_settings
+from slapos.node.settings import read_format_settings
 from slapos.system.runner import SystemRunner
 from slapos.system.settings import clean_environment, environment
 
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in (*names, "alter_user", "alter_network")}
     if arguments.dry_run:
         options["dry_run"] = True
-    settings = read_format_settings(configuration_path(arguments.cfg), options)
+    settings = read_format_settings(machine_configuration(arguments.cfg, environment()), options)
     if settings.alter_user and not may_run(settings.root_check):
         return ExitStatus.NOT_ROOT
     wait_by_chance(0 if arguments.now else settings.maximal_delay)

@@ -5,13 +5,15 @@ import logging
 import os
 from collections.abc import Callable
 
+from slapos.command.machine_configuration import DEFAULT_TEXT, machine_configuration
 from slapos.node.assembly import make_doors
 from slapos.node.doors import Doors
 from slapos.node.outcome import ExitStatus
-from slapos.node.settings import NodeSettings, configuration_path, read_node_settings
+from slapos.node.settings import NodeSettings, read_node_settings
 from slapos.system.clock import SystemClock
 from slapos.system.identifier import SystemIdentifiers
 from slapos.system.process_lock import AlreadyRunning, process_lock
+from slapos.system.settings import environment
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg",
         metavar="FILE",
-        help="the settings file (default: $SLAPOS_CONFIGURATION, else /etc/opt/slapos/slapos.cfg)",
+        help=f"the settings file (default: {DEFAULT_TEXT})",
     )
 
 
@@ -66,7 +68,7 @@ def node_settings(arguments: argparse.Namespace) -> NodeSettings:
         name: getattr(arguments, name, None)
         for name in (flag.lstrip("-").replace("-", "_") for flag, _, _ in _SETTINGS)
     }
-    return read_node_settings(configuration_path(arguments.cfg), options)
+    return read_node_settings(machine_configuration(arguments.cfg, environment()), options)
 
 
 def words(text: str | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slapos.command.machine_configuration import DEFAULT_TEXT, machine_configuration
 from slapos.system.settings import DEFAULT_NODE_CONFIGURATION, environment, read_configuration
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ def add_proxy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg",
         metavar="FILE",
-        help="configuration file; otherwise the environment's SLAPOS_CONFIGURATION, "
-        f"or {DEFAULT_NODE_CONFIGURATION}",
+        help=f"the settings file (default: {DEFAULT_TEXT})",
     )
     parser.add_argument(
         "-u",
@@ -35,7 +35,7 @@ def proxy_settings(arguments: argparse.Namespace) -> "Settings":
 
     given = {name: getattr(arguments, name, None) for name in OPTIONS}
     named = arguments.cfg or environment().get("SLAPOS_CONFIGURATION")
-    path = Path(named or DEFAULT_NODE_CONFIGURATION)
-    if named is None and given["database_uri"] is not None and not path.exists():
+    if not named and given["database_uri"] and not Path(DEFAULT_NODE_CONFIGURATION).exists():
         return read_settings({}, given)  # the options say all that is needed
+    path = machine_configuration(arguments.cfg, environment())
     return read_settings(read_configuration(path), given)

@@ -37,6 +37,7 @@ from slapos.command.parameters import (
     read_parameters_file,
 )
 from slapos.command.release_url import release_url
+from slapos.command.service_info import read_tree
 from slapos.command.tree_watch import LeavingTree, MasterTree, RequestedTree, TreeReader, Waited
 from slapos.command.waiting import EXIT_STATUS, add_wait_arguments, explain, outcome, wait
 from slapos.protocol.descriptor import Serialisation, fetch_document
@@ -114,6 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     for note in prepared.notes:
         _say(arguments, f"note: {note}")
+    _note_other_release(arguments, client, url)
     request = partial(
         client.request,
         software_url=url,
@@ -140,6 +142,17 @@ def run(arguments: argparse.Namespace) -> int:
     tree = _reader(client, arguments, repeat)
     waited = wait(tree, arguments, until_gone=state is InstanceState.DESTROYED)
     return _tell_waited(arguments, waited, settings)
+
+
+def _note_other_release(arguments: argparse.Namespace, client: SlapClient, url: str) -> None:
+    """Say so when the name is taken by an instance of another release: it may be a slip."""
+    tree = read_tree(client, arguments.reference)
+    if tree is not None and tree.root.software_url != url:
+        _say(
+            arguments,
+            f"note: {arguments.reference} has been an instance of {tree.root.software_url}, "
+            "and is changed into one of the release that is named now",
+        )
 
 
 def _given(arguments: argparse.Namespace) -> GivenParameters:

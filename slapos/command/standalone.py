@@ -18,6 +18,7 @@ exit status: 0 done (status: all runs), 1 failed, 3 (status) something does not 
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         case _:
             state = describe(site)
-            _tell_status(arguments, state)
+            if site.configuration.exists() or arguments.json:
+                _tell_status(arguments, state)
+            else:
+                print(_nothing_there(site))
             return 0 if state["running"] else EXIT_NOT_RUNNING
 
 
@@ -114,7 +118,7 @@ def _tell_start(arguments: argparse.Namespace, site: Site, state: dict[str, Any]
         f"SlapOS runs in {site.directory}: its master at {site.master_url}, "
         f"its node with {site.partitions} partitions.\n\n"
         "Next steps:\n"
-        f"  export SLAPOS_CLIENT_CONFIGURATION={site.configuration}\n"
+        f"  export SLAPOS_CLIENT_CONFIGURATION={shlex.quote(str(site.configuration))}\n"
         "  slapos request hello software/helloworld --wait\n"
         f"  slapos standalone status{_option(site)}\n"
         f"  slapos standalone stop{_option(site)}"
@@ -123,14 +127,23 @@ def _tell_start(arguments: argparse.Namespace, site: Site, state: dict[str, Any]
 
 def _option(site: Site) -> str:
     default = site.directory == default_standalone_directory()
-    return "" if default else f" --directory {site.directory}"
+    return "" if default else f" --directory {shlex.quote(str(site.directory))}"
+
+
+def _nothing_there(site: Site) -> str:
+    return (
+        f"there is no standalone in {site.directory}: "
+        f"`slapos standalone start{_option(site)}` makes one"
+    )
 
 
 def _tell_stop(arguments: argparse.Namespace, site: Site) -> None:
     if arguments.json:
         print(json.dumps({"directory": str(site.directory), "running": False}, indent=2))
-    else:
+    elif site.configuration.exists():
         print(f"nothing runs any more in {site.directory}; its data is kept")
+    else:
+        print(_nothing_there(site))
 
 
 def _tell_status(arguments: argparse.Namespace, state: dict[str, Any]) -> None:
@@ -147,5 +160,7 @@ def _tell_status(arguments: argparse.Namespace, state: dict[str, Any]) -> None:
         if partition["instance"]:
             print(f"    {partition['reference']:<12} {partition['instance']}")
     print(f"  processes of services: {len(state['processes'])}")
+    width = max((len(process["name"]) for process in state["processes"]), default=0)
     for process in state["processes"]:
-        print(f"    {process['name']:<40} {process['state'].lower():<10} {process['description']}")
+        shown_state = process["state"].lower()
+        print(f"    {process['name']:<{width}}  {shown_state:<10} {process['description']}")

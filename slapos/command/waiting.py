@@ -21,11 +21,18 @@ def add_wait_arguments(parser: argparse.ArgumentParser, until: str) -> None:
     parser.add_argument("--wait", action="store_true", help=f"wait until {until}")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=DEFAULT_TIMEOUT,
         metavar="SECONDS",
         help="the longest to wait (default: %(default)g)",
     )
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds to wait")
+    return seconds
 
 
 def wait(tree: TreeReader, arguments: argparse.Namespace, *, until_gone: bool = False) -> Waited:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 import requests
 
 from slapos.protocol.errors import NotFound, SlapOSError
+from slapos.protocol.http_client import cause_of
 
 DEFAULT_TYPE = "default"
 #: What the default type was called before.
@@ -152,6 +153,7 @@ def read_json(url: str, fetch: Fetch) -> Any:
     try:
         return json.loads(fetch(url))
     except OSError as error:
-        raise BrokenDescriptor(f"{shown} cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or cause_of(error)
+        raise BrokenDescriptor(f"{shown} cannot be read: {reason}") from error
     except ValueError as error:
         raise BrokenDescriptor(f"{shown} is not JSON: {error}") from error

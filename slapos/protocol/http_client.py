@@ -126,12 +126,12 @@ class HttpClient:
             self._take_in(response)
         except requests.exceptions.SSLError as error:
             raise MasterUnreachable(
-                f"{self._base} could not prove who it is: {_cause(error)}; if it has its own "
+                f"{self._base} could not prove who it is: {cause_of(error)}; if it has its own "
                 "authority, name that authority's certificate as master_ca_file"
             ) from error
         except (requests.exceptions.RequestException, HTTPError) as error:
             raise MasterUnreachable(
-                f"{self._base} does not answer: {_cause(error)}; is the master running, and is "
+                f"{self._base} does not answer: {cause_of(error)}; is the master running, and is "
                 "master_url right?"
             ) from error
         if response.status_code >= 400:
@@ -195,7 +195,7 @@ def _sendable(form: Mapping[str, str] | None) -> dict[str, str] | None:
     return {name: text.encode(errors="backslashreplace").decode() for name, text in form.items()}
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """Return the innermost reason of an error of requests, without its chain of class names."""
     while inner := _within(error):
         error = inner

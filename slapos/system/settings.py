@@ -32,7 +32,8 @@ def read_configuration(path: Path) -> dict[str, dict[str, str]]:
             "give another with --cfg"
         ) from error
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"{path} is not a settings file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InvalidConfiguration(f"{path} is not a settings file: {reason}") from error
     return {name: dict(parser[name]) for name in parser.sections()}
 
 

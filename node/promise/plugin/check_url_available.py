@@ -14,6 +14,7 @@ import requests
 from urllib3.exceptions import InsecureRequestWarning
 
 from slapos.node.promise.plugin.counted import CountedPromise
+from slapos.protocol.http_client import cause_of
 
 
 class RunPromise(CountedPromise):
@@ -36,11 +37,11 @@ class RunPromise(CountedPromise):
             with self._session() as session, self._get(session) as response:
                 status = response.status_code
         except requests.exceptions.SSLError as error:
-            self.logger.error("%s could not prove who it is: %s", self._url, error)
+            self.logger.error("%s could not prove who it is: %s", self._url, cause_of(error))
         except requests.exceptions.Timeout:
             self.logger.error("%s gave no answer within %g s", self._url, self._timeout)
         except (requests.exceptions.RequestException, OSError, ValueError) as error:
-            self.logger.error("%s cannot be reached: %s", self._url, error)
+            self.logger.error("%s cannot be reached: %s", self._url, cause_of(error))
         else:
             self._judge(status)
 

@@ -107,6 +107,26 @@ def test_waiting_in_vain_tells_which_instance_and_why(
     assert str(log) in done.stderr
 
 
+def test_a_name_that_is_taken_is_no_secret(installation: Installation, release: Path) -> None:
+    installation.slapos("request", "blog", str(release))
+    other = release.with_name("other.cfg")
+    other.write_text("[buildout]\nparts =\n")
+    changed = installation.slapos("request", "blog", str(other))
+    assert changed.returncode == 0
+    assert f"note: blog has been an instance of {release}, and is changed" in changed.stderr
+
+
+@pytest.mark.parametrize("title", ['a "b"', "a/b", "é☃", "a\\b", "a?b#c%2f", "--x y".strip("-")])
+def test_any_title_can_be_shown_and_given_up(
+    installation: Installation, release: Path, title: str
+) -> None:
+    assert installation.slapos("service", "info", title).returncode == 2
+    assert installation.slapos("request", title, str(release)).returncode == 0
+    shown = json.loads(installation.slapos("service", "info", title).stdout)
+    assert shown["tree"][0]["title"] == title
+    assert installation.slapos("service", "destroy", title, "--yes").returncode == 0
+
+
 def test_a_service_is_listed_shown_and_given_up(installation: Installation, release: Path) -> None:
     installation.slapos("request", "blog", str(release), "--parameters", "workers=4")
     listed = installation.slapos("service", "list")
@@ -159,6 +179,9 @@ def test_nodes_are_listed_and_shown(installation: Installation) -> None:
     assert [node["reference"] for node in listed] == [NODE]
     shown = installation.slapos("computer", "info", NODE)
     assert "Computer Reference: local" in shown.stdout
+    assert "Partitions        : 0 busy, 2 free" in shown.stdout
+    told = json.loads(installation.slapos("computer", "info", NODE, "--json").stdout)
+    assert [one["reference"] for one in told["partitions"]] == ["slappart0", "slappart1"]
     assert installation.slapos("computer", "info", "none").returncode == 2
 
 

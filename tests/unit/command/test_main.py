@@ -1,6 +1,8 @@
 """Finding a command, its help, and the exit statuses."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,18 @@ def test_the_reference_names_every_command() -> None:
     page = (Path(__file__).parents[3] / "docs/reference/commands.md").read_text()
     words = {word for name in COMMANDS for word in name.split()}
     assert [word for word in sorted(words) if word not in page] == []
+
+
+def test_closed_output_is_no_failure() -> None:
+    command = [sys.executable, "-m", "slapos.command", "--help"]
+    shell = ["sh", "-c", '"$@" >&-', "sh", *command]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_full_disk_is_told_in_one_line() -> None:
+    command = [sys.executable, "-m", "slapos.command", "--help"]
+    shell = ["sh", "-c", '"$@" >/dev/full', "sh", *command]
+    done = subprocess.run(shell, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode().count("\n") == 1
