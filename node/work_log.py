@@ -4,6 +4,7 @@ import logging
 import os
 from contextlib import suppress
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -81,7 +82,14 @@ def last_lines(output: str) -> str:
 
 
 def telling_line(output: str) -> str:
-    """Return the line of a failed program's output that says most: an error, or the last one."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("Error:") or "Error: " in line]
-    return (errors or lines or [""])[-1]
+    """Return what says most of a failed program's output: an error, or the last line.
+
+    Indented lines after an error belong to it.
+    """
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    errors = [number for number, line in enumerate(lines) if "Error: " in f"{line} "]
+    if not errors:
+        return lines[-1].strip() if lines else ""
+    first = errors[-1]
+    more = takewhile(lambda line: line[0].isspace(), lines[first + 1 :])
+    return " ".join([lines[first].strip(), *(line.strip() for line in more)])

@@ -1,6 +1,7 @@
 """One partition in one pass: what its state wants, step by step."""
 
 import logging
+import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -363,7 +364,8 @@ class PartitionProcessor:
     ) -> Outcome:
         folder = self._layout.partition(wanted.reference)
         instance_log = folder / ".slapgrid" / "log" / LOG
-        if result is Result.FAILED and not log and instance_log.exists():
+        # Not with Path.exists, which fails where we may not look.
+        if result is Result.FAILED and not log and os.path.exists(instance_log):
             log = str(instance_log)
         words = (wanted.title, wanted.software_type, wanted.software_url)
         return Outcome(

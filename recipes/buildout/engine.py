@@ -23,6 +23,8 @@ from slapos.recipes.buildout.values import dumps, loads, to_option
 from slapos.system.files import write_if_changed
 
 pkg_resources = upstream.pkg_resources
+#: What the node writes into [buildout], whether recipes of the release read it or not.
+OF_THE_NODE = ("shared-part-list", "build-time-part-list")
 INSTALLED_FILES = "__buildout_installed__"
 _save_text = upstream._save_option
 
@@ -173,6 +175,8 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
 
     def install(self, args: Any) -> None:
         """Install the parts."""
+        for option in OF_THE_NODE:  # upstream warns of options that nobody reads
+            self["buildout"].get(option)
         super().install(args)
         if os.path.exists(self["buildout"]["installed"]):
             self._save_installed_options(self._installed)

@@ -1,7 +1,9 @@
 """First light: what is ordered answers, changes, stops, comes back, and goes without a trace."""
 
 import json
+import re
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,6 +14,35 @@ from tests.e2e.greeting import Greeting, passes, pid_of, status, until
 from tests.e2e.machine import Machine
 
 pytestmark = pytest.mark.e2e
+
+
+RELEASE = """\
+[buildout]
+parts = instance-profile
+[instance-profile]
+recipe = slapos:template
+url = ${:_profile_base_location_}/instance.cfg.in
+output = ${buildout:directory}/instance.cfg
+"""
+CHILD = """\
+[buildout]
+parts = publish
+[publish]
+recipe = slapos:publish.serialised
+url = http://child.example/
+"""
+PARENT = """\
+[buildout]
+parts = publish
+[child]
+<= slap-connection
+recipe = slapos:request.serialised
+software-url = {child}
+return = url
+[publish]
+recipe = slapos:publish.serialised
+url = $${{child:connection-url}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +133,27 @@ def test_what_is_destroyed_leaves_nothing_and_makes_room(machine: Machine) -> No
     assert "Hello Dora!" in again.page()
 
 
-def names(folder: object) -> set[str]:
-    return {path.name for path in folder.iterdir()}  # type: ignore[attr-defined]
+def release(machine: Machine, name: str, instance: str) -> str:
+    folder = machine.directory / "releases" / name
+    folder.mkdir(parents=True)
+    (folder / "software.cfg").write_text(RELEASE)
+    (folder / "instance.cfg.in").write_text(instance)
+    return str(folder / "software.cfg")
+
+
+def test_a_parent_waits_for_its_child_and_has_not_failed(machine: Machine) -> None:
+    child = release(machine, "child", CHILD.replace("${", "$${"))
+    parent = release(machine, "parent", PARENT.format(child=child))
+    asked = machine.try_slapos("request", "family", parent, "--wait", "--timeout", "60")
+    assert asked.returncode == 0, asked.stderr
+    assert json.loads(asked.stdout) == {"url": "http://child.example/"}
+    assert " failed " not in asked.stderr
+    assert re.search(r"family  instantiating .*waiting for child: not ready yet", asked.stderr)
+    machine.slapos("service", "destroy", "family", "--wait", "--yes", "--timeout", "60")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
 def is_of(process: psutil.Process, greeting: Greeting, owner: int) -> bool:

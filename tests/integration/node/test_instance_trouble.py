@@ -58,6 +58,22 @@ def test_nothing_is_run_as_root(world: World) -> None:
     assert not (world.partition() / "ran").exists()
 
 
+@pytest.mark.root
+@pytest.mark.skipif(not IS_ROOT, reason="only root gives folders away")
+def test_an_ordinary_user_cannot_serve_the_partition_of_another(world: World) -> None:
+    world.release(world.installing("web"))
+    for reference in ("slappart0", "slappart1"):
+        world.want(reference)
+    for path in (world.root, world.configuration, world.root / "inst"):
+        world.own(path)
+    os.chown(world.partition(), 1, 1)
+    answer = world.run("instance", user="nobody")
+    assert answer.returncode == 1
+    assert "belongs to daemon, not to nobody: run this as" in summary(answer.stdout)
+    assert "startedComputerPartition slappart1" in world.master.calls()
+    world.run("supervisorctl", "shutdown", user="nobody")
+
+
 def test_a_missing_folder_is_said(world: World) -> None:
     world.release()
     world.want()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -214,6 +215,36 @@ def test_a_full_disk_is_said(software: Software, caplog: pytest.LogCaptureFixtur
     software.world.configure(software_min_free_space="100000T")
     assert software.build() == 1
     assert "software_min_free_space" in caplog.text
+
+
+def mounted(*words: str) -> bool:
+    return not subprocess.run(["mount", *words], check=False, capture_output=True).returncode
+
+
+@pytest.fixture
+def small_disk(world: World) -> Iterator[str]:
+    """A disk of 1 MiB for the releases."""
+    root = str(world.layout.software_root)
+    owner = f"uid={NOBODY.pw_uid},gid={NOBODY.pw_gid}"
+    if not IS_ROOT or not mounted("-t", "tmpfs", "-o", f"size=1m,mode=0755,{owner}", "tmpfs", root):
+        pytest.skip("a small disk cannot be mounted here")
+    yield root
+    subprocess.run(["umount", "-l", root], check=True)
+
+
+@pytest.mark.root
+def test_a_disk_that_becomes_full_fails_the_build_and_no_more(
+    software: Software, small_disk: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    software.world.configure(software_min_free_space="0")
+    software.builds("dd if=/dev/zero of=fill bs=1M count=4 && " + BUILD)
+    assert software.build() == 1
+    assert "No space left on device" in software.world.master.errors()[0]
+    assert "No space left on device" in caplog.text
+    assert not (software.folder / ".completed").exists()
+    assert mounted("-o", "remount,size=20m", small_disk)
+    assert software.build(now=True) == 0
+    assert software.world.master.calls()[-1] == "availableSoftwareRelease"
 
 
 @pytest.mark.root
