@@ -85,9 +85,7 @@ def instance_pass(
         known = information or doors.client.node_information(node)
     except SlapOSError as error:
         return _run_without_master(doors, error)
-    unknown = set(only) - {partition.reference for partition in known.partitions}
-    if unknown:
-        raise InvalidConfiguration(f"{node} has no partition {', '.join(sorted(unknown))}")
+    _check_known(only, known)
     chosen = [p for p in known.partitions if not only or p.reference in only]
     _start_what_ended(doors, chosen)
     outcomes: dict[str, Outcome] = {}
@@ -142,9 +140,18 @@ def _check_late_promises(
             outcomes[partition.reference] = processor.process(partition)
 
 
+def _check_known(only: Sequence[str], known: NodeInformation) -> None:
+    unknown = set(only) - {partition.reference for partition in known.partitions}
+    if unknown:
+        raise InvalidConfiguration(
+            f"{known.reference} has no partition {', '.join(sorted(unknown))}"
+        )
+
+
 def promise_pass(doors: Doors, *, only: Sequence[str] = ()) -> ExitStatus:
     """Check the promises of started partitions, all of them; the master is not told."""
     known = doors.client.node_information(doors.settings.computer_id)
+    _check_known(only, known)
     outcomes = [
         PartitionProcessor(doors, InstanceOptions()).check_only(partition)
         for partition in known.partitions

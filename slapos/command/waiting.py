@@ -1,6 +1,7 @@
 """What `request --wait` and `service destroy --wait` share: wait, show, and say how it ended."""
 
 import argparse
+import shlex
 import sys
 from typing import Any
 
@@ -39,7 +40,17 @@ def wait(tree: TreeReader, arguments: argparse.Namespace, *, until_gone: bool = 
     """Wait, showing on stderr what changes."""
     quiet = bool(arguments.quiet)
     view = view_for(sys.stderr, environment(), quiet=quiet)
-    return wait_for(tree, view, SystemClock(), timeout=arguments.timeout, until_gone=until_gone)
+    try:
+        return wait_for(tree, view, SystemClock(), timeout=arguments.timeout, until_gone=until_gone)
+    except KeyboardInterrupt:
+        if not quiet:
+            title = shlex.quote(arguments.reference)
+            print(
+                "what was asked goes on without this command: "
+                f"`slapos service info {title}` shows how",
+                file=sys.stderr,
+            )
+        raise
 
 
 def explain(waited: Waited, title: str, settings: ClientSettings) -> str:
@@ -67,7 +78,8 @@ def _trouble(instance: InstanceStatus, title: str, settings: ClientSettings) -> 
         logs = settings.logs(instance.node, instance.partition, instance.software_url)
         wanted = INSTANCE_LOG if built else BUILD_LOG
         lines += [f"    log: {path}" for path in logs if path.name == wanted.name]
-        lines.append(f"    more: slapos service logs {title} --instance {instance.title}")
+        words = shlex.join([title, "--instance", instance.title])
+        lines.append(f"    more: slapos service logs {words}")
     return lines
 
 

@@ -1,6 +1,7 @@
 """`slapos request` and its kin as programs, against a master that really runs."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,19 @@ def test_waiting_shows_each_phase_and_ends_when_all_is_healthy(
         next(line for line in lines if "blog  healthy" in line)
         assert json.loads(ask.stdout.read()) == {"url": "http://127.0.1.2/"}
     assert ask.returncode == 0
+
+
+def test_who_stops_waiting_learns_that_the_order_stands(
+    installation: Installation, release: Path
+) -> None:
+    with installation.start("request", "my blog", str(release), "--wait") as ask:
+        assert ask.stderr is not None
+        lines = iter(ask.stderr.readline, "")
+        next(line for line in lines if "building" in line)
+        ask.send_signal(signal.SIGINT)
+        assert "`slapos service info 'my blog'` shows how" in ask.stderr.read()
+    assert ask.returncode == 130
+    assert installation.slapos("service", "info", "my blog").returncode == 0
 
 
 def test_waiting_in_vain_tells_which_instance_and_why(
