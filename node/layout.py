@@ -47,6 +47,10 @@ class Layout:
         """Return the folder with one configuration file a partition."""
         return self.instance_root / "etc" / "supervisord.conf.d"
 
+    def output(self, group: str) -> Path:
+        """Return the folder with what the programs of a group print; only root writes there."""
+        return self.instance_root / "var" / "output" / group
+
     @property
     def supervisor_socket(self) -> Path:
         """Return the socket on which supervisord listens."""

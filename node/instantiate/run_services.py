@@ -6,13 +6,7 @@ from slapos.node.instantiate.step import Work
 
 def run_services(work: Work, doors: Doors) -> None:
     """Have the partition's services running; those that did not change run on."""
-    account = work.account
-    doors.supervisor.run_partition(
-        work.reference,
-        work.folder,
-        uid=account.uid if account.user is not None else None,
-        user_name=account.name,
-    )
+    doors.supervisor.run_partition(work.reference, work.folder, work.account)
 
 
 def stop_services(work: Work, doors: Doors) -> None:

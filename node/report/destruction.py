@@ -58,6 +58,8 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
     groups = (reference, f"{reference}-prerm")
     end_inhabitants(folder, groups, doors.settings.layout.supervisor_socket, doors.clock)
     _remove_content(reference, folder, doors)
+    for group in groups:
+        remove_tree(doors.settings.layout.output(group))
     forget(doors.settings.layout.partition_record(reference))
     with suppress(NotFound):  # it knows already
         doors.client.report_state(doors.settings.computer_id, reference, InstanceState.DESTROYED)
@@ -92,9 +94,8 @@ def _run_last_programs(reference: str, folder: Path, account: Account, doors: Do
     programs = find_executables(folder / "etc" / "prerm")
     if not programs:
         return
-    uid = account.uid if account.user is not None else None
     if read_beneath(folder, WAITED_FOR) is None:
-        doors.supervisor.run_group(group, programs, folder, uid=uid, user_name=account.name)
+        doors.supervisor.run_group(group, programs, folder, account)
         names = "".join(f"{group}:{program.name}\n" for program in programs)
         write_if_changed(folder / WAITED_FOR, names)
     running = [p.name for p in doors.supervisor.processes() if p.group == group and p.is_running]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slapos.node.layout import Layout
+from slapos.node.users import Account
 from slapos.protocol.errors import InvalidConfiguration
 from slapos.system.files import write_if_changed
 
@@ -143,12 +144,18 @@ def find_executables(folder: Path, suffix: str = "") -> list[Program]:
     return found
 
 
-def render_group(
-    group: str, programs: list[Program], directory: Path, uid: int | None, user_name: str
-) -> str:
-    """Return the configuration of a partition's group; `uid` is None where root is not had.
+def log_name(group: str, program: Program) -> str:
+    """Return what the file is called that a program's output goes to."""
+    return f".{group}_{program.short_name}.log"
 
-    Raises InvalidConfiguration for a file name that supervisord cannot have.
+
+def render_group(
+    group: str, programs: list[Program], directory: Path, output: Path, account: Account
+) -> str:
+    """Return the configuration of a group of programs, which work in `directory`.
+
+    What they print goes to files in `output`. Raises InvalidConfiguration for a file name that
+    supervisord cannot have.
     """
     for program in programs:
         if not _SAFE_NAME.fullmatch(program.short_name):
@@ -165,9 +172,9 @@ def render_group(
             name=program.name,
             command=_plain(shlex.quote(str(program.path))),
             directory=_plain(str(directory)),
-            user="" if uid is None else f"user = {uid}\n",
-            user_name=user_name,
-            log=_plain(str(directory / f".{group}_{program.short_name}.log")),
+            user="" if account.user is None else f"user = {account.uid}\n",
+            user_name=account.name,
+            log=_plain(str(output / log_name(group, program))),
         )
     return text
 

@@ -18,11 +18,14 @@ from slapos.node.supervise.configuration import (
     WATCHED,
     Program,
     find_programs,
+    log_name,
     render_group,
     write_main,
 )
 from slapos.node.supervise.orphans import end_orphans
+from slapos.node.supervise.output import link_output, make_output_folder
 from slapos.node.supervise.watchdog import WATCHDOG, section
+from slapos.node.users import Account
 from slapos.protocol.errors import SlapOSError
 from slapos.system.clock import Clock
 from slapos.system.files import write_if_changed
@@ -203,35 +206,27 @@ class Supervisor:
 
     # Groups: the programs of a partition.
 
-    def run_partition(
-        self, reference: str, directory: Path, *, uid: int | None, user_name: str
-    ) -> None:
+    def run_partition(self, reference: str, directory: Path, account: Account) -> None:
         """Have all programs of a partition running; only those that changed are restarted.
 
         Raises SupervisorFailed, InvalidConfiguration.
         """
         programs = find_programs(directory)
         if programs:
-            self.run_group(reference, programs, directory, uid=uid, user_name=user_name)
+            self.run_group(reference, programs, directory, account)
         else:
             logger.info("%s: it has no services", reference)
             self.stop_partition(reference)
 
     def run_group(
-        self,
-        group: str,
-        programs: list[Program],
-        directory: Path,
-        *,
-        uid: int | None,
-        user_name: str,
+        self, group: str, programs: list[Program], directory: Path, account: Account
     ) -> None:
         """Have these programs running as a group. Raises SupervisorFailed, InvalidConfiguration."""
+        output = self._layout.output(group)
+        text = render_group(group, programs, directory, output, account)
+        make_output_folder(output, account)
         for program in programs:
-            log = directory / f".{group}_{program.short_name}.log"
-            if log.is_symlink():  # supervisord would follow it, as root
-                log.unlink()
-        text = render_group(group, programs, directory, uid, user_name)
+            link_output(directory, output / log_name(group, program))
         write_if_changed(self._file(group), text, mode=0o600)
         with _understood():
             self._reload(group)

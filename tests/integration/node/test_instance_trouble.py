@@ -1,6 +1,7 @@
 """`slapos node instance` when things are not as they should be: said clearly, and nothing lost."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.integration.node.test_instance_pass import processes
 from tests.integration.node.world import (
     IS_ROOT,
     MAIN,
+    NOBODY,
     URL,
     World,
     is_running,
@@ -414,3 +416,28 @@ def test_the_profile_of_an_instance_tells_it_where_it_is(world: World) -> None:
         "[storage-configuration]\nstorage-home =\n\n"
         "[network-information]\nglobal-ipv4-network =\n\n"
     )
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not IS_ROOT, reason="only root may write where a service must not")
+def test_a_service_cannot_have_its_output_written_elsewhere(world: World) -> None:
+    outside = world.root / "outside"
+    outside.touch()
+    world.release(world.installing("web"))
+    world.want()
+    assert world.run("instance").returncode == 0
+    log = world.partition() / ".slappart0_web.log"
+    kept = log.resolve()
+    until(lambda: is_written(log), "the service says something")
+    assert kept.is_relative_to(world.root / "inst" / "var" / "output" / "slappart0")
+    assert kept.parent.stat().st_gid == NOBODY.pw_gid
+    assert kept.parent.stat().st_mode & 0o777 == 0o750
+
+    log.unlink()
+    log.symlink_to(outside)
+    pid = processes(world)["slappart0:web-on-watch"]["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: world.run("instance").returncode == 0)
+    until(lambda: kept.read_text().count("started") == 2, "it is started again")
+    assert outside.read_text() == ""

@@ -101,7 +101,7 @@ def test_a_release_that_is_a_link_is_removed_and_not_what_it_leads_to(
 def test_a_service_whose_name_is_no_utf_8_is_refused(folder: Path) -> None:
     path = Path(os.fsdecode(b"/srv/etc/service/\xff"))
     with pytest.raises(InvalidConfiguration, match="cannot be a service") as caught:
-        render_group("slappart0", [Program(name=path.name, path=path)], folder, None, "me")
+        render_group("slappart0", [Program(name=path.name, path=path)], folder, folder, SELF)
     str(caught.value).encode()
 
 
