@@ -55,6 +55,19 @@ def test_the_way_of_an_instance(master: Master, instance: SoftwareInstance) -> N
     assert status(master, instance) == (Phase.DESTROYING, "not_removed")
 
 
+def test_an_instance_whose_release_is_built_anew_is_not_ready(
+    master: Master, instance: SoftwareInstance
+) -> None:
+    supply(master, BuildState.AVAILABLE)
+    report(master, instance, STARTED)
+    catalog.supply(master.session, master.clock, node=NODE, url=URL, state="destroyed")
+    assert status(master, instance) == (Phase.HEALTHY, "")
+    supply(master)
+    assert status(master, instance)[0] is Phase.BUILDING
+    supply(master, BuildState.AVAILABLE)
+    assert status(master, instance) == (Phase.HEALTHY, "")
+
+
 def test_what_fails_is_told_with_its_reason(master: Master, instance: SoftwareInstance) -> None:
     supply(master, BuildState.AVAILABLE)
     reports.report_error(
