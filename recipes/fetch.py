@@ -72,6 +72,11 @@ def fetch(source: str, digest: Digest | None, cache: Path, *, offline: bool = Fa
             "checked"
         )
     kept = cache / f"{digest.algorithm}-{digest.value.lower()}"
+    if kept.exists():
+        try:
+            digest.check(kept, str(kept))
+        except FetchFailed:  # a disk that lost what it had promised to keep
+            kept.unlink(missing_ok=True)
     if not kept.exists():
         _download(source, kept, digest, offline=offline)
     return kept

@@ -88,3 +88,14 @@ def test_a_local_file_is_followed(tmp_path: Path) -> None:
     (tmp_path / "source").write_text("two")
     assert build(tmp_path, text).status == 0
     assert (tmp_path / "etc/copy").read_text() == "two"
+
+
+def test_a_download_that_the_disk_lost_is_fetched_again(tmp_path: Path, url: str) -> None:
+    text = part(f"url = {url}", f"sha256 = {SHA256}", "offline = false")
+    assert build(tmp_path, text).status == 0
+    [kept] = tmp_path.rglob("sha256-*")
+    kept.write_bytes(b"")
+    (tmp_path / "parts/file/file").unlink()
+    built = build(tmp_path, text)
+    assert built.status == 0, built.output
+    assert (tmp_path / "parts/file/file").read_bytes() == CONTENT
