@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -17,6 +18,10 @@ from tests.database import Postgresql, SqliteTemplate
 from tests.fakes import FakeClock, FakeIdentifiers
 
 KINDS = ("sqlite", "postgresql")
+
+# No database of examples: whoever runs the tests may not write here. No deadline: it may be busy.
+hypothesis.settings.register_profile("slapos", database=None, deadline=None)
+hypothesis.settings.load_profile("slapos")
 
 
 @pytest.fixture
