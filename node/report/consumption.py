@@ -3,6 +3,7 @@
 Facts about both formats: slap-node.md §3.11; what is not of that shape is not sent.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -47,9 +48,11 @@ def _check_movement(movement: etree._Element) -> None:
     for name in ("quantity", "price"):
         text = movement.findtext(name) or ""
         try:
-            float(text)
-        except ValueError as error:
-            raise MalformedDocument(f"the {name} {text!r} is no number") from error
+            is_number = math.isfinite(float(text))
+        except ValueError:
+            is_number = False
+        if not is_number:
+            raise MalformedDocument(f"the {name} {text!r} is no number")
 
 
 def _check_order(element: etree._Element, order: re.Pattern[str]) -> None:

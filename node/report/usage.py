@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "var/xml_report"
 #: Bytes of a document that are read; a larger one is left where it is.
 LARGEST = 10_000_000
-#: Seconds that a program of etc/report may take.
+#: Seconds that the programs of etc/report of a partition may take in all.
 PROGRAM_TIME = 300.0
 
 
@@ -43,7 +43,7 @@ class UsageJournal:
         self._run_programs(partition, account)
         for root, relative in (
             (partition, FOLDER),
-            (layout.instance_root, f"{FOLDER}/{reference}"),
+            (layout.instance_root.resolve(), f"{FOLDER}/{reference}"),
         ):
             for folder, name, content in _documents(root, relative):
                 try:
@@ -56,6 +56,8 @@ class UsageJournal:
 
     def _run_programs(self, partition: Path, account: Account) -> None:
         programs = [p for p in sorted((partition / "etc" / "report").glob("*")) if p.is_file()]
+        clock = self._doors.clock
+        deadline = clock.monotonic() + PROGRAM_TIME
         for program in programs:
             os.close(open_folder(partition, FOLDER, owner=account.owner))
             name = f"slapreport.{self._doors.identifiers.token(8)}"
@@ -63,7 +65,7 @@ class UsageJournal:
                 [str(program), str(partition / FOLDER / name)],
                 cwd=partition,
                 environment=buildout_environment(self._doors.environment, partition, account),
-                timeout=PROGRAM_TIME,
+                timeout=max(deadline - clock.monotonic(), 0.0),
                 user=account.user,
             )
 
@@ -99,7 +101,7 @@ class UsageJournal:
         """Send the journals of the node itself, as they are."""
         settings = self._doors.settings
         relative = f"{FOLDER}/{settings.computer_id}"
-        for folder, name, content in _documents(settings.instance_root, relative):
+        for folder, name, content in _documents(settings.instance_root.resolve(), relative):
             try:
                 check_journal(content)
             except MalformedDocument as error:
@@ -110,12 +112,16 @@ class UsageJournal:
 
 
 def _documents(root: Path, relative: str) -> Iterator[tuple[int, str, bytes]]:
-    """Yield (descriptor of the folder, name, content) of the plain files in a folder."""
+    """Yield (descriptor of the folder, name, content) of the plain files in a folder.
+
+    At most LARGEST bytes in all: the rest comes with the next report.
+    """
     try:
         folder = open_folder(root, relative)
     except FileNotFoundError:
         return
     try:
+        total = 0
         for name in sorted(os.listdir(folder)):
             try:
                 with os.fdopen(open_file(folder, name, os.O_RDONLY), "rb") as stream:
@@ -126,6 +132,10 @@ def _documents(root: Path, relative: str) -> Iterator[tuple[int, str, bytes]]:
             if len(content) > LARGEST:
                 logger.warning("%s/%s/%s is too large to be sent", root, relative, name)
                 continue
+            total += len(content)
+            if total > LARGEST:
+                logger.warning("%s/%s: the other documents are sent later", root, relative)
+                return
             yield folder, name, content
     finally:
         os.close(folder)
