@@ -113,7 +113,9 @@ def read_record(kind: type[Kind], path: Path) -> Kind:
 def write_record(path: Path, record: Attempts) -> None:
     """Remember."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_if_changed(path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+    # A cause repeats what programs printed: not for other partitions.
+    text = json.dumps(asdict(record), indent=1, sort_keys=True) + "\n"
+    write_if_changed(path, text, mode=0o600)
 
 
 def forget(path: Path) -> None:

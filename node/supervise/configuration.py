@@ -104,6 +104,7 @@ def write_main(layout: Layout) -> bool:
     root = layout.instance_root
     for folder, mode in (
         (root / "var", 0o755),
+        (layout.state, 0o700),
         (root / "var" / "log", 0o700),
         (root / "var" / "run", 0o700),
         (root / "etc", 0o700),
