@@ -1,7 +1,8 @@
 """Passes: ask the master once, then bring every release and every partition to what it wants."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from slapos.node.build.garbage import collect_garbage
@@ -181,8 +182,6 @@ def repeat_passes(doors: Doors, *, interval: float, should_stop: Callable[[], bo
     while not should_stop():
         try:
             loop.make_pass()
-        except AlreadyRunning as error:
-            logger.debug("no pass is made now: %s", error)
         except (SlapOSError, OSError) as error:
             logger.error("this pass failed, the next one comes: %s", error)
         if not should_stop():
@@ -202,17 +201,21 @@ class _Loop:
     def make_pass(self) -> None:
         """Make one software and one instance pass, and a report pass when it is time."""
         doors, settings = self._doors, self._doors.settings
-        with process_lock(settings.lock("sr")), process_lock(settings.lock("cp")):
-            try:
-                known = doors.client.node_information(settings.computer_id)
-            except SlapOSError as error:
+        try:
+            known = doors.client.node_information(settings.computer_id)
+        except SlapOSError as error:
+            with _unless_running(), process_lock(settings.lock("cp")):
                 self._go_on_without_master(error)
-                return
-            self._is_offline = False
+            return
+        self._is_offline = False
+        # Each lock for as long as its work lasts: commands that are run by hand wait for it.
+        with _unless_running(), process_lock(settings.lock("sr")):
             software_pass(doors, BuildOptions(), information=known, said=self._said)
+        with _unless_running(), process_lock(settings.lock("cp")):
             options = InstanceOptions(check_always=False)
             instance_pass(doors, options, information=known, said=self._said)
-        self._report(known)
+        with _unless_running():
+            self._report(known)
 
     def _report(self, known: NodeInformation) -> None:
         """Destroy at once what is newly to go; all else of a report pass has time."""
@@ -232,6 +235,15 @@ class _Loop:
             _run_without_master(self._doors, error)
         self._is_offline = True
         self._doors.supervisor.start_ended()
+
+
+@contextmanager
+def _unless_running() -> Iterator[None]:
+    """Leave the work to the command that does it now; the next pass comes."""
+    try:
+        yield
+    except AlreadyRunning as error:
+        logger.debug("this part of the pass is not made now: %s", error)
 
 
 def _run_without_master(doors: Doors, error: SlapOSError) -> ExitStatus:

@@ -6,6 +6,7 @@ what has no marker, or another one, was not finished or is out of date, and is b
 
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -60,7 +61,9 @@ class Part:
     def _lock(self) -> AbstractContextManager[None]:
         if not self.shared:
             return nullcontext()
-        return process_lock(self.location.with_name(f".{self.location.name}.lock"), wait=True)
+        return process_lock(
+            self.location.with_name(f".{self.location.name}.lock"), patience=math.inf
+        )
 
     def _rebuild(self, fill: Callable[[Path], None]) -> None:
         remove_tree(self.location)

@@ -1,6 +1,7 @@
 """apt, asked without root: the machine's sources, keyrings and proxies, our own state and cache."""
 
 import hashlib
+import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,7 @@ class Apt:
         The machine's package lists are used while they are fresh, else our own. When apt does not
         find a package in them, they are fetched and it is asked once more. Raises AptFailed.
         """
-        with process_lock(self.folder / "lock", wait=True):
+        with process_lock(self.folder / "lock", patience=math.inf):
             lists = self._lists()
             try:
                 return self._resolve(lists, wanted, recommends)
@@ -104,7 +105,7 @@ class Apt:
         names = ", ".join(str(package) for package in missing)
         if self.offline:
             raise DownloadFailed(f"offline, and not downloaded before: {names}")
-        with process_lock(self.folder / "lock", wait=True):
+        with process_lock(self.folder / "lock", patience=math.inf):
             arrivals = self.folder / "arrivals"
             shutil.rmtree(arrivals, ignore_errors=True)
             arrivals.mkdir(parents=True)

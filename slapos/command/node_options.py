@@ -17,6 +17,9 @@ from slapos.system.settings import environment
 
 logger = logging.getLogger(__name__)
 
+#: Seconds that a command waits for another one, mostly a pass of the node's loop, to end.
+PATIENCE = 5.0
+
 #: Options of a command line that stand for keys of [slapos]: flag, key, kind, help.
 _SETTINGS: tuple[tuple[str, type, str], ...] = (
     ("--instance-root", str, "where the partitions are"),
@@ -92,7 +95,7 @@ def run_pass(arguments: argparse.Namespace, kind: str, work: Callable[[Doors], i
     wait_by_chance(0 if arguments.now else settings.maximal_delay)
     os.umask(0o027)
     try:
-        with process_lock(settings.lock(kind)):
+        with process_lock(settings.lock(kind), patience=PATIENCE):
             return work(make_doors(settings))
     except AlreadyRunning as error:
         logger.error("%s", error)

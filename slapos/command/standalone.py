@@ -18,6 +18,7 @@ exit status: 0 done (status: all runs), 1 failed, 3 (status) something does not 
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -64,13 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
     match arguments.action:
         case "start":
             site.write()
-            with process_lock(site.lock, wait=True):
+            with process_lock(site.lock, patience=math.inf):
                 start(site, lambda text: _say(arguments, text))
             _tell_start(arguments, site, describe(site))
             return 0
         case "stop":
             if site.configuration.exists():
-                with process_lock(site.lock, wait=True):
+                with process_lock(site.lock, patience=math.inf):
                     stop(site, lambda text: _say(arguments, text))
             _tell_stop(arguments, site)
             return 0

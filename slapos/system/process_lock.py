@@ -1,12 +1,18 @@
 """One of a kind at a time: a lock that the kernel lets go when its holder dies."""
 
 import fcntl
+import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from slapos.protocol.errors import SlapOSError
+
+#: Seconds between two attempts to take a lock.
+_POLL = 0.02
 
 
 class AlreadyRunning(SlapOSError):
@@ -16,24 +22,40 @@ class AlreadyRunning(SlapOSError):
 
 
 @contextmanager
-def process_lock(path: Path, *, wait: bool = False) -> Iterator[None]:
+def process_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`, with this process's id in it.
 
     The lock is on the open file (flock), so a file left over by a killed process hinders nobody.
-    With `wait`, wait for the holder to end; else raise AlreadyRunning with the holder's id.
+    Waits `patience` seconds for the holder to end (math.inf: however long it takes), then raises
+    AlreadyRunning with the holder's id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+        if not _taken(stream, patience):
             stream.seek(0)
             raise AlreadyRunning(
                 f"{path} is held by process {stream.read().strip() or 'unknown'}: "
                 "wait until it has ended"
-            ) from None
+            )
         stream.seek(0)
         stream.truncate()
         stream.write(str(os.getpid()))
         stream.flush()
         yield
+
+
+def _taken(stream: IO[str], patience: float) -> bool:
+    """Take the lock, and return whether that came about in time."""
+    if patience == math.inf:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        return True
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL)
+        else:
+            return True

@@ -1,4 +1,6 @@
+import math
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,27 @@ def test_a_lock_has_one_holder_and_names_it(tmp_path: Path) -> None:
         process_lock(path).__enter__()
     with process_lock(path):
         pass
+
+
+def test_who_has_patience_gets_the_lock_when_its_holder_ends(tmp_path: Path) -> None:
+    path, is_held = tmp_path / "lock", threading.Event()
+    give_up = threading.Event()
+
+    def hold() -> None:
+        with process_lock(path):
+            is_held.set()
+            give_up.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert is_held.wait(10)
+    with pytest.raises(AlreadyRunning):
+        process_lock(path, patience=0.05).__enter__()
+    give_up.set()
+    for patience in (10.0, math.inf):
+        with process_lock(path, patience=patience):
+            pass
+    holder.join()
 
 
 def test_a_lock_file_left_by_the_dead_hinders_nobody(tmp_path: Path) -> None:
