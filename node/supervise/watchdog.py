@@ -6,6 +6,7 @@ posted by a thread of its own, which tries again for as long as the master is aw
 """
 
 import argparse
+import json
 import math
 import os
 import queue
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from slapos.node.bang import BangSettings, bang
+from slapos.node.layout import Layout
 from slapos.node.supervise.configuration import WATCHED
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, SlapOSError
 from slapos.system.clock import Clock, SystemClock
@@ -35,6 +37,8 @@ NEVER = "0"
 LONGEST_TIMESTAMP = 100
 #: Seconds between two attempts to reach a master that is away: the first wait and the longest.
 SHORTEST_WAIT, LONGEST_WAIT = 1.0, 60.0
+#: Where that is remembered, among what the node remembers.
+MEMORY = "bangs.json"
 #: So many bangs may a partition have in so many seconds.
 BANGS_A_PERIOD, PERIOD = 3, 300.0
 
@@ -61,8 +65,9 @@ class Watchdog:
         self._clock = clock
         self._waiting: queue.Queue[Trouble] = queue.Queue()
         self._known: set[str] = set()
-        #: By partition: when it banged of late.
-        self._recent: dict[str, list[float]] = {}
+        self._memory = Layout(instance_root, instance_root).state / MEMORY
+        #: By partition: when it banged of late, in seconds since 1970.
+        self._recent = _read_memory(self._memory)
         self._wait = SHORTEST_WAIT
 
     def take(self, event: str, process: Mapping[str, str]) -> None:
@@ -88,11 +93,16 @@ class Watchdog:
         Each bang is a new deployment: without this, a service that ends at once each time would
         have its instance processed without pause.
         """
-        now = self._clock.monotonic()
-        recent = [moment for moment in self._recent.get(partition, ()) if now - moment < PERIOD]
-        too_often = len(recent) >= BANGS_A_PERIOD
-        self._recent[partition] = recent if too_often else [*recent, now]
-        return too_often
+        now = self._clock.now().timestamp()
+        recent = [at for at in self._recent.get(partition, ()) if abs(now - at) < PERIOD]
+        if len(recent) >= BANGS_A_PERIOD:
+            return True
+        self._recent[partition] = [*recent, now]
+        # On disk: what makes the watchdog end may be what ends the services.
+        with suppress(OSError):
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            write_if_changed(self._memory, json.dumps(self._recent), mode=0o600)
+        return False
 
     def post_next(self) -> None:
         """Wait for the next trouble and bang for it; where the master is away, wait and keep it."""
@@ -121,6 +131,14 @@ class Watchdog:
             write_if_changed(path, trouble.deployed)
         except OSError as error:
             _say(f"{path} cannot be written, so the next event will bang again: {error}")
+
+
+def _read_memory(path: Path) -> dict[str, list[float]]:
+    try:
+        known = json.loads(path.read_text())
+        return {str(name): [float(at) for at in moments] for name, moments in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def is_news(deployed: str | None, banged: str | None) -> bool:

@@ -90,9 +90,22 @@ def test_a_service_that_ends_again_and_again_does_not_bang_without_pause(partiti
 
     end_in_deployments(10)
     assert len(master.banged) == 3
+    watchdog = dog(partition, master, clock)  # it was killed, and is started again
+    end_in_deployments(10)
+    assert len(master.banged) == 3
     clock.advance(301)
     end_in_deployments(1)
     assert len(master.banged) == 4
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"slappart0": 1}', '{"slappart0": ["x"]}', "\0"])
+def test_a_damaged_memory_is_none(partition: Path, text: str) -> None:
+    memory = partition.parent / "var" / "slapgrid" / "bangs.json"
+    memory.parent.mkdir(parents=True)
+    memory.write_text(text)
+    watchdog = dog(partition, Master())
+    watchdog.take(EXITED, process())
+    assert waits(watchdog)
 
 
 @pytest.mark.parametrize(
