@@ -18,7 +18,7 @@ from slapos.system.settings import clean_environment, environment
 def make_doors(settings: NodeSettings) -> Doors:
     """Return the doors of a node on this machine; nothing is asked or started yet."""
     runner, clock = SystemRunner(), SystemClock()
-    clean = clean_environment(environment())
+    clean = clean_environment(environment(), installs=False)
     return Doors(
         settings=settings,
         client=make_client(settings),

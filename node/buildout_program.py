@@ -47,8 +47,8 @@ def python_of(script: Path) -> str | None:
 
 
 def buildout_environment(
-    given: Mapping[str, str], home: Path, account: Account, **more: str
+    given: Mapping[str, str], home: Path, account: Account, *, installs: bool = False, **more: str
 ) -> dict[str, str]:
-    """Return what a buildout may see of the environment."""
+    """Return what a buildout may see of the environment; `installs` is for that of a release."""
     names = {MARK: str(home), "HOME": str(home), "USER": account.name, "LOGNAME": account.name}
-    return clean_environment(given) | names | more
+    return clean_environment(given, installs=installs) | names | more

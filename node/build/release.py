@@ -177,7 +177,9 @@ class ReleaseBuilder:
                 self._doors.runner.run(
                     words,
                     cwd=folder,
-                    environment=buildout_environment(self._doors.environment, folder, account),
+                    environment=buildout_environment(
+                        self._doors.environment, folder, account, installs=True
+                    ),
                     timeout=settings.software_timeout or None,
                     user=account.user,
                     on_line=on_line,

@@ -222,7 +222,14 @@ class Site:
         yield self.instance_root / "var/run/supervisord.pid"
 
     def write(self) -> bool:
-        """Make the directories and write the files; return whether anything changed."""
+        """Make the directories and write the files; return whether anything changed.
+
+        Raises InvalidConfiguration where somebody else could change them.
+        """
+        if self.directory.exists() and self.directory.stat().st_uid != os.geteuid():
+            raise InvalidConfiguration(
+                f"{self.directory} is somebody else's: choose another --directory"
+            )
         for name, mode in (
             *(("", 0o755), ("etc", 0o755), ("soft", 0o755), ("inst", 0o755), ("shared", 0o755)),
             # The database has passwords in it: not for the users of the partitions.

@@ -14,7 +14,9 @@ DEFAULT_CLIENT_CONFIGURATION = "~/.slapos/slapos-client.cfg"
 #: and how the package installers were set up. Everything else stays out (slap-node.md §2.6).
 PASSED_ON = ("PATH", "LANG", "TZ", "SOURCE_DATE_EPOCH")
 PASSED_ON_LOWER_CASE = ("http_proxy", "https_proxy", "no_proxy", "ftp_proxy", "all_proxy")
-PASSED_ON_PREFIXES = ("PIP_", "UV_", "SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+PASSED_ON_PREFIXES = ("SSL_CERT_", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+#: Only for builds: the address of a package index may have a password in it.
+INSTALLERS_PREFIXES = ("PIP_", "UV_")
 
 
 def read_configuration(path: Path) -> dict[str, dict[str, str]]:
@@ -42,14 +44,13 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def clean_environment(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of an environment that builds and instances may see."""
+def clean_environment(given: Mapping[str, str], *, installs: bool = True) -> dict[str, str]:
+    """Return the part of an environment that builds may see; without `installs`, instances."""
+    prefixes = PASSED_ON_PREFIXES + (INSTALLERS_PREFIXES if installs else ())
     kept = {
         name: value
         for name, value in given.items()
-        if name in PASSED_ON
-        or name.lower() in PASSED_ON_LOWER_CASE
-        or name.startswith(PASSED_ON_PREFIXES)
+        if name in PASSED_ON or name.lower() in PASSED_ON_LOWER_CASE or name.startswith(prefixes)
     }
     kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     kept["PYTHONNOUSERSITE"] = "1"

@@ -98,6 +98,12 @@ def test_secrets_of_the_caller_stay_out_of_builds() -> None:
     assert kept == {"PATH": "/bin", "https_proxy": "p", "PYTHONNOUSERSITE": "1"}
 
 
+def test_the_address_of_a_package_index_is_for_builds_only() -> None:
+    given = {"PATH": "/bin", "PIP_INDEX_URL": "https://me:password@example.com/", "UV_OFFLINE": "1"}
+    assert "PIP_INDEX_URL" in clean_environment(given)
+    assert "password" not in str(clean_environment(given, installs=False))
+
+
 def test_a_pipe_or_an_endless_file_is_replaced_and_not_read(tmp_path: Path) -> None:
     pipe, large = tmp_path / "pipe", tmp_path / "large"
     os.mkfifo(pipe)
