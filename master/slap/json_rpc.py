@@ -27,12 +27,14 @@ from slapos.master.slap.requesting import Forwarded, answer_request
 from slapos.protocol.errors import (
     Conflict,
     InvalidConfiguration,
+    MalformedDocument,
     MasterUnreachable,
     NoCapacity,
     NotFound,
     NotReady,
     SlapOSError,
 )
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.json_rpc import NOT_READY, Call, calls
 from slapos.protocol.states import BuildState, InstanceState
 
@@ -81,7 +83,12 @@ def _view(described: Call, handler: Handler) -> Callable[[], Any]:
             abort(405)
         if request.accept_mimetypes and not request.accept_mimetypes.accept_json:
             abort(406)
-        body = request.get_json()
+        if not request.is_json:
+            abort(415)
+        try:
+            body = load_json(request.get_data())
+        except ValueError as error:
+            raise MalformedDocument(f"this is no JSON: {error}") from error
         described.check_request(body)
         answer = handler(body)
         return answer if isinstance(answer, Response) else jsonify(answer)

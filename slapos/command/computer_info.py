@@ -24,6 +24,7 @@ from slapos.command.client_settings import (
     connect_hateoas,
 )
 from slapos.protocol.errors import Forbidden, InvalidRequest, NotFound
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.settings import environment
 
@@ -63,7 +64,7 @@ def _told(client: SlapClient, reference: str) -> dict[str, Any] | None:
         response = client.http.request(
             "GET", f"v1/nodes/{quote(reference, safe='')}", headers={"Accept": "application/json"}
         )
-        told = response.json()
+        told = load_json(response.content)
     except (NotFound, Forbidden, InvalidRequest, ValueError):
         return None
     return told if isinstance(told, dict) and told.get("reference") == reference else None

@@ -18,6 +18,7 @@ from slapos.protocol.descriptor import (
 )
 from slapos.protocol.errors import InvalidRequest, MalformedDocument, NotFound
 from slapos.protocol.instance_xml import JSON_KEY, from_instance_xml, unwrap_json, wrap_json
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.parameter_schema import ParameterSchema, Problem
 
 
@@ -90,7 +91,7 @@ def read_parameters_file(path: Path) -> GivenParameters:
                 # Through JSON, so that what only YAML knows (a date) is found here.
                 values = json.loads(json.dumps(yaml.safe_load(text)))
             case _:
-                values = json.loads(text)
+                values = load_json(text)
     except OSError as error:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, yaml.YAMLError, MalformedDocument) as error:

@@ -16,6 +16,7 @@ from slapos.node.reachability import check_python, check_reachable
 from slapos.node.users import Account
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, SlapOSError
 from slapos.protocol.http_client import HttpClient, HttpSettings
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.files import remove_tree
@@ -238,7 +239,7 @@ def _last_pass(site: Site) -> str | None:
 def _partitions(site: Site) -> list[dict[str, Any]]:
     client = _client(site)
     try:
-        node = client.http.request("GET", f"v1/nodes/{NODE}").json()
+        node = load_json(client.http.request("GET", f"v1/nodes/{NODE}").content)
     except (SlapOSError, ValueError):
         return []
     finally:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, NotReady
 from slapos.protocol.hateoas_client import HateoasClient
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.messages import RequestedInstance
 from slapos.protocol.prerequisite import WAITING
 from slapos.protocol.slap_client import SlapClient
@@ -62,7 +63,7 @@ class MasterTree:
         if "json" not in response.headers.get("Content-Type", ""):
             raise NotFound(f"{self._client.http.base_url} does not tell how a service is doing")
         try:
-            return TreeStatus.from_json(response.json())
+            return TreeStatus.from_json(load_json(response.content))
         except ValueError as error:
             raise MasterFailed(f"the master's answer makes no sense: {error}") from error
 

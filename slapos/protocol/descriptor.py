@@ -5,7 +5,6 @@ may have none, and one that is broken must block nobody: `read_descriptor` then 
 BrokenDescriptor, and the caller goes on without.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +16,7 @@ import requests
 
 from slapos.protocol.errors import NotFound, SlapOSError
 from slapos.protocol.http_client import cause_of
+from slapos.protocol.json_reader import load_json
 
 DEFAULT_TYPE = "default"
 #: What the default type was called before.
@@ -151,7 +151,7 @@ def read_json(url: str, fetch: Fetch) -> Any:
     """Return what the JSON document at a URL says; raises BrokenDescriptor."""
     shown = unquote(url.removeprefix("file://"))
     try:
-        return json.loads(fetch(url))
+        return load_json(fetch(url))
     except OSError as error:
         reason = error.strerror or cause_of(error)
         raise BrokenDescriptor(f"{shown} cannot be read: {reason}") from error

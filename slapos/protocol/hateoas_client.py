@@ -3,7 +3,6 @@
 Works against our master, slapproxy and ERP5's master.
 """
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ from uritemplate import expand
 
 from slapos.protocol.errors import MasterFailed, NotFound
 from slapos.protocol.instance_xml import JSON_KEY, from_instance_xml
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.slap_client import SlapClient
 
 VIEW = "slaposjs_view"
@@ -150,7 +150,7 @@ class HateoasClient:
         response = self._http.request("GET", url, headers={"Accept": "application/json"})
         where = url.partition("?")[0]
         try:
-            body = response.json()
+            body = load_json(response.content)
         except ValueError as error:
             raise MasterFailed(f"{where} does not answer in JSON") from error
         if not isinstance(body, dict):
@@ -162,7 +162,7 @@ def readable(values: dict[str, Any]) -> dict[str, Any]:
     """Return parameters with what `_` holds read as JSON, when it is JSON."""
     if isinstance(values.get(JSON_KEY), str):
         try:
-            return {**values, JSON_KEY: json.loads(values[JSON_KEY])}
+            return {**values, JSON_KEY: load_json(values[JSON_KEY])}
         except ValueError:
             return values
     return values

@@ -24,6 +24,7 @@ from slapos.protocol.errors import (
     NotReady,
     SlapOSError,
 )
+from slapos.protocol.json_reader import load_json
 
 USER_AGENT = "slapos/0.1"
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
@@ -176,7 +177,7 @@ def reason_of(response: requests.Response) -> str:
     kind = response.headers.get("Content-Type", "")
     if "json" in kind:
         try:
-            body = response.json()
+            body = load_json(response.content)
         except ValueError:
             return fallback
         if isinstance(body, dict):

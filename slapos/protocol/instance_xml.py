@@ -9,6 +9,7 @@ from typing import Any
 from lxml import etree
 
 from slapos.protocol.errors import MalformedDocument
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.xml_reader import read_xml
 
 #: The parameter that holds a JSON document in the serialisation "json-in-xml".
@@ -70,6 +71,6 @@ def unwrap_json(values: dict[str, Any]) -> Any:
     if JSON_KEY not in values:
         return values
     try:
-        return json.loads(values[JSON_KEY] or "{}")
+        return load_json(values[JSON_KEY] or "{}")
     except (ValueError, TypeError) as error:
         raise MalformedDocument(f"the parameter '_' does not hold JSON: {error}") from error

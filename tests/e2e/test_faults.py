@@ -65,19 +65,20 @@ def named(program: str) -> Callable[[Greeting], int]:
 
 
 @pytest.mark.parametrize(
-    "find",
+    ("find", "service_runs_on"),
     [
-        pytest.param(the_service, id="the service"),
-        pytest.param(the_watchdog, id="the watchdog"),
-        pytest.param(named("inst/supervisord"), id="supervisord of the node"),
-        pytest.param(named("node"), id="the node"),
-        pytest.param(named("proxy"), id="the master"),
-        pytest.param(named("supervisord"), id="supervisord of the standalone"),
+        pytest.param(the_service, False, id="the service"),
+        pytest.param(named("inst/supervisord"), False, id="supervisord of the node"),
+        pytest.param(the_watchdog, True, id="the watchdog"),
+        pytest.param(named("node"), True, id="the node"),
+        pytest.param(named("proxy"), True, id="the master"),
+        pytest.param(named("supervisord"), True, id="supervisord of the standalone"),
     ],
 )
 def test_a_killed_process_comes_back_once(
-    greeting: Greeting, find: Callable[[Greeting], int]
+    greeting: Greeting, find: Callable[[Greeting], int], service_runs_on: bool
 ) -> None:
+    before = greeting.processes()
     killed = find(greeting)
     os.kill(killed, signal.SIGKILL)
 
@@ -98,6 +99,7 @@ def test_a_killed_process_comes_back_once(
     passes(greeting.machine, 1)
     assert is_well()
     assert len(greeting.processes()) == 1
+    assert (greeting.processes() == before) is service_runs_on
     assert (greeting.partition / "srv" / "kept").read_text() == "data"
     until(lambda: greeting.machine.json("service", "info", "hello")["status"] == "green", "healthy")
 

@@ -160,6 +160,9 @@ def test_a_wrong_body_is_told_by_its_field(client: FlaskClient, body: Any, field
         ({"method": "GET"}, 405),
         ({"method": "POST", "json": {}, "headers": {"Accept": "text/html"}}, 406),
         ({"method": "POST", "data": "{", "content_type": "application/json"}, 400),
+        ({"method": "POST", "data": "[" * 100_000, "content_type": "application/json"}, 400),
+        ({"method": "POST", "data": b"\xff", "content_type": "application/json"}, 400),
+        ({"method": "POST", "data": "", "content_type": "application/json"}, 400),
         ({"method": "POST", "data": "{}", "content_type": "text/plain"}, 415),
     ],
 )
