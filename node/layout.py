@@ -33,10 +33,6 @@ class Layout:
         """Return the file with what the node remembers of a partition."""
         return self.state / "instance" / f"{reference}.json"
 
-    def usage_folder(self, name: str) -> Path:
-        """Return where consumption documents of a partition, or of the node, wait."""
-        return self.instance_root / "var" / "xml_report" / name
-
     @property
     def supervisor_configuration(self) -> Path:
         """Return supervisord's configuration file."""

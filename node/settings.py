@@ -58,7 +58,8 @@ class NodeSettings:
     instance_storage_home: str = ""
     maximum_periodicity: int = 86400
     promise_timeout: float = 20.0
-    partition_timeout: float = 0.0
+    # Partitions are processed one after the other: one that hangs must not stop all others.
+    partition_timeout: float = 3600.0
     software_timeout: float = 21600.0
     request_timeout: float = 60.0
     maximal_delay: int = 0
