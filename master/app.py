@@ -32,12 +32,16 @@ def create_app(
     database = open_database(settings.database_url, threads=settings.threads)
     migrations.upgrade(database)
     count_exchanges(database.writing)
-    with database.writing.begin() as session:
-        node_service.ensure_node(session, clock, settings.default_node)
-        for url in follow_local_releases(session, clock, settings.local_release_root):
-            app.logger.warning(
-                "the release %s is now looked for in %s", url, settings.local_release_root
-            )
+    parts = http.Assembly(
+        database=database,
+        clock=clock,
+        identifiers=identifiers or SystemIdentifiers(),
+        policy=LocalPolicy(settings.default_node, settings.supply_on_request),
+        settings=settings,
+    )
+    with app.app_context():
+        # Another master may start on this database at the same moment.
+        http.until_undisturbed(parts, lambda: _prepare(app, parts))
     for blueprint in (
         slap_tool.blueprint,
         json_rpc.blueprint,
@@ -52,16 +56,18 @@ def create_app(
     views, answers = NodeViews(), KeptAnswers()
     app.extensions[slap_tool.NODE_VIEWS] = views
     app.extensions[slap_tool.KEPT_ANSWERS] = answers
-    parts = http.Assembly(
-        database=database,
-        clock=clock,
-        identifiers=identifiers or SystemIdentifiers(),
-        policy=LocalPolicy(settings.default_node, settings.supply_on_request),
-        settings=settings,
-    )
     http.init_app(app, parts)
     # Behind a web server that speaks TLS, our own URLs begin as the client's did.
     proxied = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
     wsgi_app: Any = FastLane(proxied, database, views, answers)
     app.wsgi_app = wsgi_app  # type: ignore[method-assign]
     return app
+
+
+def _prepare(app: Flask, parts: http.Assembly) -> None:
+    """Have in the database what the settings say."""
+    root = parts.settings.local_release_root
+    with parts.database.writing.begin() as session:
+        node_service.ensure_node(session, parts.clock, parts.settings.default_node)
+        for url in follow_local_releases(session, parts.clock, root):
+            app.logger.warning("the release %s is now looked for in %s", url, root)

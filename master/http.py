@@ -159,7 +159,7 @@ def in_transaction(parts: Assembly, work: Callable[[Session], Result]) -> Result
             session.commit()
             return result
 
-    return _until_undisturbed(parts, once)
+    return until_undisturbed(parts, once)
 
 
 def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., Any]:
@@ -173,7 +173,7 @@ def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., 
     @wraps(view)
     def run(**arguments: Any) -> Response:
         reading = reads or request.method in SAFE_METHODS
-        answer = _until_undisturbed(parts, lambda: _once(view, parts, arguments, reading))
+        answer = until_undisturbed(parts, lambda: _once(view, parts, arguments, reading))
         if isinstance(answer, Elsewhere):
             return current_app.make_response(answer.make())
         return answer
@@ -181,7 +181,7 @@ def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., 
     return run
 
 
-def _until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Result:
+def until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Result:
     """Do a transaction, and again when another one got in its way."""
     give_up = parts.clock.monotonic() + WAIT_FOR_LOCK
     for attempt in range(ATTEMPTS):
