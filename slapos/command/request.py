@@ -38,6 +38,7 @@ from slapos.command.parameters import (
 )
 from slapos.command.release_url import release_url
 from slapos.command.service_info import read_tree
+from slapos.command.tree_view import describe
 from slapos.command.tree_watch import LeavingTree, MasterTree, RequestedTree, TreeReader, Waited
 from slapos.command.waiting import EXIT_STATUS, add_wait_arguments, explain, outcome, wait
 from slapos.protocol.descriptor import Serialisation, fetch_document
@@ -47,6 +48,7 @@ from slapos.protocol.instance_xml import JSON_KEY
 from slapos.protocol.messages import RequestedInstance
 from slapos.protocol.slap_client import SlapClient
 from slapos.protocol.states import InstanceState
+from slapos.protocol.tree_status import Phase
 from slapos.system.settings import environment
 
 EXIT_NOT_READY = 2
@@ -134,7 +136,9 @@ def run(arguments: argparse.Namespace) -> int:
     except NotReady as error:
         not_ready = str(error)
     if not arguments.wait:
-        return _tell(arguments, answer, not_ready)
+        status = _tell(arguments, answer, not_ready)
+        _say_how_it_is(arguments, client)
+        return status
     state = InstanceState(arguments.state)
     repeat: TreeReader = RequestedTree(arguments.reference, url, state, request)
     if state is InstanceState.DESTROYED:
@@ -216,6 +220,15 @@ def _tell(arguments: argparse.Namespace, answer: RequestedInstance | None, not_r
         print(json.dumps(connection, indent=2, sort_keys=True))
         _say(arguments, "You can rerun the command to get up-to-date information.")
     return 0 if answer is not None else EXIT_NOT_READY
+
+
+def _say_how_it_is(arguments: argparse.Namespace, client: SlapClient) -> None:
+    """Say what the service waits for, where the master tells."""
+    tree = None if arguments.json or arguments.quiet else read_tree(client, arguments.reference)
+    if tree is not None and tree.root.phase is not Phase.HEALTHY:
+        _title, phase, place, said = describe(tree.root)
+        where = f" ({place})" if place else ""
+        print(f"It is {phase}{where}: {said or 'nothing is known of why'}", file=sys.stderr)
 
 
 def _tell_waited(arguments: argparse.Namespace, waited: Waited, settings: ClientSettings) -> int:

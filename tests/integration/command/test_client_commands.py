@@ -38,6 +38,8 @@ def test_a_request_is_checked_converted_and_sent(installation: Installation, rel
     done = installation.slapos("request", "blog", "release", "--parameters", "workers=4")
     assert done.returncode == 0, done.stderr
     assert "State is : started." in done.stderr
+    assert "It is building (slappart0 on local): " in done.stderr
+    assert f"run `slapos supply {release} local`" in done.stderr
     assert parameters_of(installation) == {"workers": 4}
     found = installation.client.partition_information(NODE, "slappart0")
     assert found.software_url == str(release)
