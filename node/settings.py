@@ -126,10 +126,12 @@ class FormatSettings:
         return Layout(self.software_root, self.instance_root)
 
 
-def read_node_settings(path: Path, options: Mapping[str, Any]) -> NodeSettings:
+def read_node_settings(
+    path: Path, options: Mapping[str, Any], *, quiet: bool = False
+) -> NodeSettings:
     """Read the settings of the node; an option that is not None goes before the file.
 
-    Raises InvalidConfiguration.
+    Keys that are not known are warned of unless `quiet`. Raises InvalidConfiguration.
     """
     sections = read_configuration(path)
     given = _normal(sections.get("slapos", {}))
@@ -137,7 +139,8 @@ def read_node_settings(path: Path, options: Mapping[str, Any]) -> NodeSettings:
         for name in ("pidfile_software", "pidfile_instance", "pidfile_report"):
             given.pop(name, None)
     settings = _build(NodeSettings, given | _chosen(options), f"[slapos] of {path}")
-    _warn_of_unknown(sections, path)
+    if not quiet:
+        _warn_of_unknown(sections, path)
     return _checked(settings, path)
 
 
@@ -270,12 +273,24 @@ def _checked(settings: NodeSettings, path: Path) -> NodeSettings:
     return settings
 
 
+def unknown_keys(path: Path) -> list[str]:
+    """Return what is to be said of keys that nobody knows. Raises InvalidConfiguration."""
+    return _unknown(read_configuration(path), path)
+
+
 def _warn_of_unknown(sections: Sections, path: Path) -> None:
+    for said in _unknown(sections, path):
+        logger.warning("%s", said)
+
+
+def _unknown(sections: Sections, path: Path) -> list[str]:
     known = {field.name for kind in (NodeSettings, FormatSettings) for field in fields(kind)}
     known |= UNUSED
+    found = []
     for section in ("slapos", "slapformat"):
         for name in _normal(sections.get(section, {})):
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]}?" if close else ""
-                logger.warning("%s in [%s] of %s is not known%s", name, section, path, hint)
+                found.append(f"{name} in [{section}] of {path} is not known{hint}")
+    return found

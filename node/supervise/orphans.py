@@ -28,9 +28,25 @@ def end_orphans(socket: Path, pid_file: Path, clock: Clock) -> list[int]:
 
     Does nothing while the process named in `pid_file` lives: then it has to be spoken with.
     """
-    if _is_supervisord(pid_file):
+    if _supervisord(pid_file) is not None:
         return []
     return end_marked(MARK, f"unix://{socket}", clock, starter="its supervisord")
+
+
+def find_orphans(socket: Path, pid_file: Path) -> list[tuple[int, str]]:
+    """Return id and command of each process of this node that is older than its supervisord.
+
+    Without a supervisord, that is every process that one of this node has started.
+    """
+    supervisord = _supervisord(pid_file)
+    since = supervisord.create_time() if supervisord is not None else float("inf")
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # another user's, or ended just now
+            is_ours = process.environ().get(MARK) == f"unix://{socket}"
+            if is_ours and process.create_time() < since:
+                found.append((process.pid, " ".join(process.cmdline())[:100]))
+    return found
 
 
 def end_marked(name: str, value: str, clock: Clock, *, starter: str) -> list[int]:
@@ -75,12 +91,13 @@ def _end(is_orphan: Callable[[psutil.Process], bool], clock: Clock, starter: str
     return [process.pid for process in orphans]
 
 
-def _is_supervisord(pid_file: Path) -> bool:
+def _supervisord(pid_file: Path) -> psutil.Process | None:
     try:
-        words = psutil.Process(int(pid_file.read_text())).cmdline()
+        process = psutil.Process(int(pid_file.read_text()))
+        is_it = any("supervisord" in word for word in process.cmdline())
     except (OSError, ValueError, psutil.Error):
-        return False
-    return any("supervisord" in word for word in words)
+        return None
+    return process if is_it else None
 
 
 def _is_alive(process: psutil.Process) -> bool:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node report": ("slapos.command.node_report", "report usage, remove destroyed instances"),
     "node promise": ("slapos.command.node_promise", "check the promises of started instances"),
     "node status": ("slapos.command.node_status", "show the processes of the instances"),
+    "node doctor": ("slapos.command.node_doctor", "say what keeps this node from its work"),
     "node start": ("slapos.command.node_start", "start processes"),
     "node stop": ("slapos.command.node_stop", "stop processes"),
     "node restart": ("slapos.command.node_restart", "restart processes"),

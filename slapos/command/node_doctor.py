@@ -1,0 +1,66 @@
+"""Look whether this node can do its work, and say what to do where it cannot.
+
+It looks at the settings, disk space, folders, users, addresses, the master, the clock,
+certificates, supervisord and its processes, at releases and instances that failed, and for
+processes that were left behind. It changes nothing. As root it sees most.
+
+examples:
+  slapos node doctor
+  slapos node doctor --json
+
+exit status: 0 no problem (perhaps warnings), 1 a problem
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+from slapos.command.machine_configuration import machine_configuration
+from slapos.command.node_options import add_configuration
+from slapos.node.assembly import make_doors
+from slapos.node.doctor.examine import check_configuration, examine
+from slapos.node.doctor.finding import Finding, Level
+from slapos.node.settings import read_node_settings
+from slapos.system.settings import environment
+
+#: Seconds that the master may be silent here.
+PATIENCE = 10.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_configuration(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the checks, and show what each found as soon as it has."""
+    findings = []
+    for check, finding in _findings(arguments):
+        findings.append((check, finding))
+        if not arguments.json and not (arguments.quiet and finding.level is Level.OK):
+            print(_shown(check, finding), flush=True)
+    levels = [finding.level for _, finding in findings]
+    if arguments.json:
+        print(json.dumps([{"check": name, **asdict(one)} for name, one in findings], indent=2))
+    else:
+        problems, warnings = levels.count(Level.PROBLEM), levels.count(Level.WARNING)
+        print(f"\nproblems: {problems}, warnings: {warnings}")
+    return 1 if Level.PROBLEM in levels else 0
+
+
+def _findings(arguments: argparse.Namespace) -> Iterator[tuple[str, Finding]]:
+    path = machine_configuration(arguments.cfg, environment())
+    found = list(check_configuration(path))
+    yield from (("configuration", finding) for finding in found)
+    if any(finding.level is Level.PROBLEM for finding in found):
+        return
+    settings = read_node_settings(path, {}, quiet=True)
+    patience = min(settings.request_timeout, PATIENCE)
+    yield from examine(make_doors(replace(settings, request_timeout=patience)))
+
+
+def _shown(check: str, finding: Finding) -> str:
+    line = f"{finding.level:<8} {check:<14} {finding.found}"
+    return f"{line}\n{'':<24}→ {finding.remedy}" if finding.remedy else line
