@@ -49,15 +49,21 @@ python=$(find_python) || fail "Python 3.11 or newer is needed$([ "$(id -u)" = 0 
     echo ', in a place where other users than root may start it (such as /usr/bin/python3)'); \
 name one with PYTHON=/path/to/python3"
 wanted=$(cat requirements/bootstrap.txt requirements/development.txt setup.py | sha256sum | cut -d' ' -f1)
-wanted="$wanted $here $python"
+base="$here $python"
+wanted="$wanted $base"
 stamp=$target/.slapos-environment
+made=$target/.slapos-python
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then exit 0; fi
 
-say "making $target with $("$python" --version)"
-rm -f "$stamp"
-make_venv
+# What is there and of the same Python is only brought up to date, which begins with fetching:
+# without the network a changed lock costs nobody the environment that works.
+if [ ! -x "$target/bin/uv" ] || [ "$(cat "$made" 2>/dev/null)" != "$base" ]; then
+    say "making $target with $("$python" --version)"
+    make_venv
+    "$target/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+    printf '%s' "$base" > "$made"
+fi
 say "installing the locked packages"
-"$target/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 "$target/bin/uv" pip sync -q --compile-bytecode --system-certs --require-hashes --python "$target/bin/python" requirements/development.txt
 "$target/bin/uv" pip install -q --offline --no-deps --no-build-isolation --python "$target/bin/python" -e .
 # Partitions' users may not write here, so what is not compiled now is compiled at every start.
