@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 STANDALONE_DIRECTORY = "~/.slapos/standalone"
 ROOT_STANDALONE_DIRECTORY = "/srv/slapos/standalone"
 
-#: Where a release's build is logged, below its folder, and an instance's below its partition.
-BUILD_LOG = Path(".slapgrid/log/build.log")
-INSTANCE_LOG = Path(".slapgrid/log/instance.log")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings:
@@ -81,19 +77,6 @@ class ClientSettings:
             return None
         directory = self.instance_root / partition
         return directory if directory.is_dir() else None
-
-    def logs(self, node: str | None, partition: str | None, release: str) -> list[Path]:
-        """Return the logs of an instance on this machine: its release's build, then its own."""
-        from slapos.node.layout import release_digest  # noqa: PLC0415 - not every client is a node
-
-        found = []
-        if self.software_root is not None and node == self.node:
-            found.append(self.software_root / release_digest(release) / BUILD_LOG)
-        directory = self.partition_directory(node, partition)
-        if directory is not None:
-            found.append(directory / INSTANCE_LOG)
-            found += sorted(directory.glob(f".{directory.name}_*.log"))
-        return [path for path in found if path.is_file()]
 
 
 def add_configuration_argument(parser: argparse.ArgumentParser) -> None:

@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node promise": ("slapos.command.node_promise", "check the promises of started instances"),
     "node status": ("slapos.command.node_status", "show the processes of the instances"),
     "node doctor": ("slapos.command.node_doctor", "say what keeps this node from its work"),
+    "node logs": ("slapos.command.node_logs", "show the logs of partitions, or of builds"),
     "node start": ("slapos.command.node_start", "start processes"),
     "node stop": ("slapos.command.node_stop", "stop processes"),
     "node restart": ("slapos.command.node_restart", "restart processes"),

@@ -12,11 +12,8 @@ examples:
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from slapos.command.client_settings import (
     ClientSettings,
@@ -26,16 +23,18 @@ from slapos.command.client_settings import (
     connect,
     connect_hateoas,
 )
+from slapos.command.log_view import (
+    Log,
+    instance_logs,
+    show,
+    show_and_follow,
+    show_json,
+)
 from slapos.command.service_info import EXIT_NOT_FOUND, read_tree
 from slapos.protocol.errors import NotFound
 from slapos.protocol.slap_client import SlapClient
-from slapos.system.clock import Clock, SystemClock
+from slapos.system.clock import SystemClock
 from slapos.system.settings import environment
-
-#: Seconds between two looks at the files with -f.
-PAUSE = 0.3
-#: Bytes read from the end of a file for each line that is wanted.
-BYTES_PER_LINE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,20 +65,20 @@ def run(arguments: argparse.Namespace) -> int:
     except NotFound as error:
         print(error, file=sys.stderr)
         return EXIT_NOT_FOUND
-    logs: list[tuple[str, Path]] = []
+
+    def find() -> list[Log]:
+        return [log for place in places for log in _logs_of(place, settings)]
+
     for place in places:
-        found = settings.logs(place.node, place.partition, place.release)
-        logs += [(place.title, path) for path in found]
-        if not found:
+        if not _logs_of(place, settings):
             print(_elsewhere(place, settings, arguments), file=sys.stderr)
+    logs = find()
     if arguments.json:
-        shown = [
-            {"instance": title, "file": str(path), "lines": last_lines(path, arguments.lines)}
-            for title, path in logs
-        ]
-        print(json.dumps(shown, indent=2))
+        show_json(logs, arguments.lines, "instance")
+    elif arguments.follow and logs:
+        show_and_follow(find, arguments.lines, SystemClock())
     else:
-        _show(logs, arguments, SystemClock())
+        show(logs, arguments.lines)
     return 0 if logs else 1
 
 
@@ -111,6 +110,10 @@ def find_places(
     return places
 
 
+def _logs_of(place: Place, settings: ClientSettings) -> list[Log]:
+    return instance_logs(settings, place.title, place.node, place.partition, place.release)
+
+
 def _elsewhere(place: Place, settings: ClientSettings, arguments: argparse.Namespace) -> str:
     if not place.partition:
         return f"{place.title} has no partition yet, so there is nothing to read"
@@ -125,55 +128,3 @@ def _elsewhere(place: Place, settings: ClientSettings, arguments: argparse.Names
         f"  slapos service logs {arguments.reference} --instance {place.title} "
         "--cfg /etc/opt/slapos/slapos.cfg"
     )
-
-
-def last_lines(path: Path, count: int) -> list[str]:
-    """Return the last lines of a file, without reading a large one whole."""
-    with path.open("rb") as stream:
-        size = stream.seek(0, 2)
-        stream.seek(max(0, size - max(count, 1) * BYTES_PER_LINE))
-        text = stream.read().decode("utf-8", "replace")
-    return text.splitlines()[-count:] if count > 0 else []
-
-
-def _show(logs: list[tuple[str, Path]], arguments: argparse.Namespace, clock: Clock) -> None:
-    """Print the ends of the logs, each under its name, and with -f what is added to them."""
-    tails = [LogTail(path) for _, path in logs]
-    shown = ""
-    for title, path in logs:
-        shown = f"==> {title}: {path} <=="
-        lines = last_lines(path, arguments.lines)
-        print(f"{shown}\n" + "".join(f"{line}\n" for line in lines), flush=True)
-    while arguments.follow and logs:
-        for (title, path), tail in zip(logs, tails, strict=True):
-            for line in tail.new_lines():
-                if shown != f"==> {title}: {path} <==":
-                    shown = f"==> {title}: {path} <=="
-                    print(f"\n{shown}")
-                print(line, flush=True)
-        clock.sleep(PAUSE)
-
-
-class LogTail:
-    """What is added to a log from now on, also when it is rotated or emptied meanwhile."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._position = path.stat().st_size
-        self._inode = path.stat().st_ino
-        self._rest = b""
-
-    def new_lines(self) -> Iterator[str]:
-        """Yield the whole lines that came since the last call."""
-        try:
-            with self._path.open("rb") as stream:
-                status = self._path.stat()
-                if status.st_ino != self._inode or status.st_size < self._position:
-                    self._position, self._inode = 0, status.st_ino
-                stream.seek(self._position)
-                added = stream.read()
-        except FileNotFoundError:  # between two files of a rotation
-            return
-        self._position += len(added)
-        *lines, self._rest = (self._rest + added).split(b"\n")
-        yield from (line.decode("utf-8", "replace") for line in lines)

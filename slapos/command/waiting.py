@@ -5,7 +5,8 @@ import shlex
 import sys
 from typing import Any
 
-from slapos.command.client_settings import BUILD_LOG, INSTANCE_LOG, ClientSettings
+from slapos.command.client_settings import ClientSettings
+from slapos.command.log_view import BUILD_LOG, INSTANCE_LOG, instance_logs
 from slapos.command.tree_view import view_for
 from slapos.command.tree_watch import TreeReader, Verdict, Waited, wait_for
 from slapos.protocol.tree_status import InstanceStatus, Phase
@@ -75,9 +76,10 @@ def _trouble(instance: InstanceStatus, title: str, settings: ClientSettings) -> 
     if instance.partition:
         # The log of what it was at last: of its build until it is built.
         built = instance.phase is not Phase.BUILDING and instance.reason != "build_failed"
-        logs = settings.logs(instance.node, instance.partition, instance.software_url)
+        where = (instance.node, instance.partition, instance.software_url)
         wanted = INSTANCE_LOG if built else BUILD_LOG
-        lines += [f"    log: {path}" for path in logs if path.name == wanted.name]
+        logs = instance_logs(settings, instance.title, *where)
+        lines += [f"    log: {log.path}" for log in logs if log.relative == wanted]
         words = shlex.join([title, "--instance", instance.title])
         lines.append(f"    more: slapos service logs {words}")
     return lines
