@@ -1,10 +1,12 @@
 """Checks of supervisord, of the processes it should run, and of those that nobody looks after."""
 
+import os
 from collections.abc import Iterator
 
 from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
 from slapos.node.supervise.orphans import find_orphans
 from slapos.node.supervise.supervisor import SupervisorFailed
+from slapos.node.users import user_name
 
 #: Bytes of the longest path that the kernel takes for a unix socket.
 LONGEST_SOCKET = 107
@@ -45,8 +47,8 @@ def check_processes(examined: Examined) -> Iterator[Finding]:
     supervisor, layout = examined.doors.supervisor, examined.doors.settings.layout
     try:
         processes = supervisor.processes()
-    except SupervisorFailed:
-        yield ok("not looked at: supervisord does not run")
+    except SupervisorFailed as error:
+        yield warning(f"not looked at: {error}", "see what is said of supervisord")
         return
     for process in processes:
         if process.is_down:
@@ -72,4 +74,5 @@ def check_leftovers(examined: Examined) -> Iterator[Finding]:
             "does that",
         )
     if not left:
-        yield ok("no process of an earlier supervisord is left")
+        whose = "" if os.geteuid() == 0 else f" of {user_name(os.geteuid())} (root sees all)"
+        yield ok(f"no process of an earlier supervisord{whose} is left")
