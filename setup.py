@@ -26,6 +26,7 @@ setup(
             "setuptools>=82",
             "supervisor>=4.3",
             "psutil>=6",
+            "pyroute2>=0.9.4",
             "Jinja2>=3.1",
             "uv>=0.5",
         ],

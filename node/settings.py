@@ -28,9 +28,8 @@ UNUSED = frozenset(
     {
         *("master_rest_url", "buildout", "power_user_list", "signature_private_key_file"),
         *("collect_cache", "manager_list", "console", "log_file", "bridge_name", "no_bridge"),
-        *("computer_model_id", "heating_sensor_id", "interface_name", "ipv6_interface"),
-        *("ipv6_prefixshift", "partition_has_ipv6_range", "tap_gateway_interface", "tap_ipv6"),
-        *("create_tun", "tun_ipv6", "supervisord_socket", "supervisord_configuration_path"),
+        *("computer_model_id", "heating_sensor_id"),
+        *("supervisord_socket", "supervisord_configuration_path"),
     }
 )
 
@@ -107,6 +106,14 @@ class FormatSettings:
     user_base_name: str = "slapuser"
     tap_base_name: str = ""
     create_tap: bool = True
+    tap_gateway_interface: str = ""
+    tap_ipv6: bool = True
+    create_tun: bool = False
+    tun_ipv6: bool = True
+    interface_name: str = ""
+    ipv6_interface: str = ""
+    ipv6_prefixshift: int = 16
+    partition_has_ipv6_range: bool = True
     ipv4_local_network: ipaddress.IPv4Network | None = None
     alter_user: bool = True
     alter_network: bool = True
@@ -119,6 +126,18 @@ class FormatSettings:
     root_check: bool = True
     maximal_delay: int = 0
     dry_run: bool = False
+
+    @property
+    def on_interfaces(self) -> bool:
+        """Tell whether addresses are to be added to interfaces."""
+        return bool(
+            self.alter_network and self.interface_name and self.input_definition_file is None
+        )
+
+    @property
+    def makes_taps(self) -> bool:
+        """Tell whether each partition gets a tap interface."""
+        return self.create_tap and bool(self.tap_base_name)
 
     @property
     def layout(self) -> Layout:

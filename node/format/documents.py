@@ -19,7 +19,7 @@ def node_document(plan: NodePlan, settings: FormatSettings) -> dict[str, Any]:
     """Return what the master is told of the node."""
     address, _, netmask = plan.address.partition("/")
     system = platform.freedesktop_os_release()
-    return {
+    document: dict[str, Any] = {
         "reference": plan.reference,
         "address": address,
         "netmask": netmask,
@@ -39,6 +39,27 @@ def node_document(plan: NodePlan, settings: FormatSettings) -> dict[str, Any]:
         "slapos_version": metadata.version("slapos"),
         "partition_list": [partition_document(partition) for partition in plan.partitions],
     }
+    if settings.on_interfaces:
+        document |= _network_document(settings)
+    return document
+
+
+def _network_document(settings: FormatSettings) -> dict[str, Any]:
+    ipv6_interface = settings.ipv6_interface or settings.interface_name
+    return {
+        "interface": {
+            "name": settings.interface_name,
+            "ipv4_local_network": str(settings.ipv4_local_network),
+            "ipv6_interface": ipv6_interface,
+            "ipv6_prefixshift": settings.ipv6_prefixshift,
+        },
+        "ipv6_interface": ipv6_interface,
+        "partition_has_ipv6_range": settings.partition_has_ipv6_range,
+        "tap_gateway_interface": settings.tap_gateway_interface,
+        "tap_ipv6": settings.tap_ipv6,
+        # Nobody outside is asked for it.
+        "public_ipv4_address": None,
+    }
 
 
 def partition_document(plan: PartitionPlan) -> dict[str, Any]:
@@ -51,8 +72,8 @@ def partition_document(plan: PartitionPlan) -> dict[str, Any]:
             for addr, _, netmask in (address.partition("/") for address in plan.addresses)
         ],
         "ipv6_range": _range(plan.ipv6_range),
-        "tap": {"name": plan.tap or plan.reference},
-        "tun": None,
+        "tap": {"name": plan.tap or plan.reference, **plan.tap_network},
+        "tun": None if plan.tun is None else dict(plan.tun),
         "external_storage_list": [],
         "user": {
             "name": plan.user,
@@ -71,7 +92,7 @@ def _range(text: str) -> dict[str, Any]:
         return {}
     network = ipaddress.IPv6Network(text, strict=False)
     return {
-        "addr": str(network[1] if network.num_addresses > 1 else network[0]),
+        "addr": text.partition("/")[0],
         "network": str(network),
         "netmask": str(network.netmask),
         "prefixlen": network.prefixlen,

@@ -1,5 +1,6 @@
 """`slapos node format`: bring the machine to its plan, and tell the master."""
 
+import importlib
 import ipaddress
 import json
 import logging
@@ -7,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from types import ModuleType
 
 import psutil
 
@@ -22,6 +24,7 @@ from slapos.node.format.plan import NodePlan, make_plan
 from slapos.node.settings import FormatSettings
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
 from slapos.protocol.slap_client import SlapClient
+from slapos.system.clock import Clock
 from slapos.system.files import write_if_changed
 from slapos.system.runner import Runner
 
@@ -34,7 +37,11 @@ NOT_POSTED = 2
 
 
 def format_node(
-    settings: FormatSettings, client: SlapClient, runner: Runner, environment: Mapping[str, str]
+    settings: FormatSettings,
+    client: SlapClient,
+    runner: Runner,
+    environment: Mapping[str, str],
+    clock: Clock,
 ) -> int:
     """Prepare the machine; return 0, or 2 when all is done but the master was not told.
 
@@ -42,11 +49,15 @@ def format_node(
     """
     plan = make_plan(settings)
     check_feasible(plan, settings)
+    if settings.on_interfaces:
+        _network().check_network(settings, plan)
     accounts = Accounts(runner, environment, dry_run=settings.dry_run)
     if settings.alter_user:
         accounts.ensure(plan.software_user, settings.software_root)
         for partition in plan.partitions:
             accounts.ensure(partition.user, partition.folder, group=plan.software_user)
+    if settings.on_interfaces:
+        plan = _network().prepare_network(settings, plan, accounts, clock)
     _make_folders(plan, settings, accounts)
     if settings.dry_run:
         logger.info("nothing was changed: this was a dry run")
@@ -70,18 +81,48 @@ def check_feasible(plan: NodePlan, settings: FormatSettings) -> None:
             "[slapformat] to have all partitions run as yourself"
         )
     _refuse_fewer(plan, settings)
-    if not settings.alter_network:
+    if settings.on_interfaces:
+        _need_root(settings)
+    if settings.on_interfaces or not settings.alter_network:
         return
-    if settings.create_tap and settings.tap_base_name:
+    if settings.makes_taps:
         raise InvalidConfiguration(
-            "tap interfaces are not made by this version: set create_tap = false in [slapformat]"
+            "tap interfaces are only made together with addresses: set interface_name in "
+            "[slapformat] (and no input_definition_file), or create_tap = false"
         )
     missing = _missing_addresses(plan)
     if missing:
         raise InvalidConfiguration(
-            f"{missing[0]} is not on this machine, and this version adds no addresses to "
-            "interfaces: set ipv4_local_network to a part of 127.0.0.0/8, or add the addresses "
-            "yourself, name them in input_definition_file and set alter_network = false"
+            f"{missing[0]} is not on this machine: set interface_name in [slapformat] to have "
+            "addresses added to that interface, or ipv4_local_network to a part of 127.0.0.0/8, or "
+            "add the addresses yourself, name them in input_definition_file and set "
+            "alter_network = false"
+        )
+
+
+def undo(settings: FormatSettings) -> int:
+    """Take away from interfaces what was added to them; return the exit status."""
+    _need_root(settings)
+    amount = _network().undo_network(settings)
+    if settings.dry_run:
+        logger.info("nothing was changed: this was a dry run")
+    elif amount:
+        logger.info("%s things were removed from interfaces; users and directories stay", amount)
+    else:
+        logger.info("nothing is on interfaces that node format added")
+    return DONE
+
+
+def _network() -> ModuleType:
+    # pyroute2 takes a third of a second to import: not for those who do without it.
+    return importlib.import_module("slapos.node.format.network")
+
+
+def _need_root(settings: FormatSettings) -> None:
+    if os.geteuid() != 0 and not settings.dry_run:
+        raise InvalidConfiguration(
+            "interfaces can only be changed by root: run this as root, or set "
+            "alter_network = false in [slapformat]"
         )
 
 

@@ -3,7 +3,7 @@
 import ipaddress
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from slapos.node.settings import FormatSettings
@@ -16,7 +16,10 @@ FIRST_ADDRESS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionPlan:
-    """A partition to be: its folder, user, addresses (`ADDRESS/NETMASK` each) and tap interface."""
+    """A partition to be: its folder, user, addresses (`ADDRESS/NETMASK` each) and tap interface.
+
+    `tap_network` and `tun` are as in `.slapos-resource`.
+    """
 
     reference: str
     folder: Path
@@ -24,6 +27,8 @@ class PartitionPlan:
     addresses: tuple[str, ...] = ()
     ipv6_range: str = ""
     tap: str = ""
+    tap_network: Mapping[str, str] = field(default_factory=dict)
+    tun: Mapping[str, str] | None = None
     capabilities: tuple[str, ...] = ()
 
 

@@ -3,6 +3,9 @@
 As root, what is missing is made and what is there is left alone. As an ordinary user, with
 alter_user = false in [slapformat], only directories are made, and all instances run as that user.
 
+With interface_name in [slapformat], addresses, IPv6 ranges, taps and tuns are put on interfaces;
+see them before with --dry-run, take them away again with --undo.
+
 exit status: 0 done, 1 failed, 2 done, but the master could not be told
 """
 
@@ -11,9 +14,10 @@ import argparse
 from slapos.command.machine_configuration import machine_configuration
 from slapos.command.node_options import add_configuration, may_run, wait_by_chance
 from slapos.node.assembly import make_client
-from slapos.node.format.format import format_node
+from slapos.node.format.format import format_node, undo
 from slapos.node.outcome import ExitStatus
 from slapos.node.settings import read_format_settings
+from slapos.system.clock import SystemClock
 from slapos.system.runner import SystemRunner
 from slapos.system.settings import clean_environment, environment
 
@@ -28,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         *("-n", "--dry-run", "--dry_run"),
         action="store_true",
         help="say what would be done, and do nothing",
+    )
+    parser.add_argument(
+        "--undo",
+        action="store_true",
+        help="remove the addresses, routes, taps and tuns that format added, nothing else",
     )
     parser.add_argument("-x", "--computer_xml", metavar="FILE", help="write what the node has, XML")
     parser.add_argument("--computer_json", metavar="FILE", help="the same as JSON")
@@ -51,7 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     settings = read_format_settings(machine_configuration(arguments.cfg, environment()), options)
     if settings.alter_user and not may_run(settings.root_check):
         return ExitStatus.NOT_ROOT
+    if arguments.undo:
+        return undo(settings)
     wait_by_chance(0 if arguments.now else settings.maximal_delay)
     return format_node(
-        settings, make_client(settings), SystemRunner(), clean_environment(environment())
+        settings,
+        make_client(settings),
+        SystemRunner(),
+        clean_environment(environment()),
+        SystemClock(),
     )

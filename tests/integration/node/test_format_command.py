@@ -103,7 +103,7 @@ def test_a_definition_file_gives_the_addresses(world: World) -> None:
 
 
 def test_addresses_that_would_need_an_interface_are_refused_with_the_way_out(world: World) -> None:
-    world.configure(slapformat={"interface_name": "lo", "ipv4_local_network": "10.47.0.0/16"})
+    world.configure(slapformat={"ipv4_local_network": "10.47.0.0/16"})
     answer = world.run("format", "--now")
     assert answer.returncode == 1
     assert "ipv4_local_network to a part of 127.0.0.0/8" in answer.stdout
