@@ -56,7 +56,7 @@ def prepare_network(
             network = plan_network(settings, plan, state, record)
             _tell(work_out(network.wanted, state, record.added))
             return network.node
-        with process_lock(_lock(settings), wait=True):
+        with process_lock(_lock(settings)):
             duplicates: list[str] = []
             for _ in range(ROUNDS):
                 network, state = _bring_about(settings, plan, netlink, accounts, clock)
@@ -76,7 +76,7 @@ def undo_network(settings: FormatSettings) -> int:
 
     What partitions were given is kept, for the next time.
     """
-    with Netlink() as netlink, process_lock(_lock(settings), wait=True):
+    with Netlink() as netlink, process_lock(_lock(settings)):
         record = _read(settings)
         changes = work_out((), netlink.look(), record.added)
         if settings.dry_run:
