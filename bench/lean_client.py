@@ -1,0 +1,103 @@
+"""A client that costs next to nothing: raw sockets, requests made beforehand, its own process."""
+
+import multiprocessing
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from urllib.parse import urlencode
+
+TIMEOUT = 600.0
+
+
+def get(path: str, **headers: str) -> bytes:
+    """Return a GET request as it goes over the wire."""
+    return _message("GET", path, headers, b"")
+
+
+def post(path: str, form: Mapping[str, str]) -> bytes:
+    """Return a POST request of a form as it goes over the wire."""
+    body = urlencode(form).encode()
+    headers = {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "Content-Length": str(len(body)),
+    }
+    return _message("POST", path, headers, body)
+
+
+def _message(method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class LeanClient:
+    """The client's process; it keeps a connection to each server as long as the server does."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other_end = context.Pipe()
+        self._process = context.Process(target=_work, args=(other_end,), daemon=True)
+        self._process.start()
+
+    def ask(self, port: int, messages: Sequence[bytes]) -> float:
+        """Send requests one after the other, and return the seconds that one took on average.
+
+        A connection that the server closes is opened anew, as each client of it has to.
+        """
+        self._pipe.send((port, messages))
+        answer = self._pipe.recv()
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
+        return float(answer) / len(messages)
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.send(None)
+        self._process.join()
+
+
+def _work(pipe: "Connection") -> None:
+    connections: dict[int, socket.socket] = {}
+    while (order := pipe.recv()) is not None:
+        port, messages = order
+        try:
+            started = time.perf_counter()
+            for message in messages:
+                _ask(connections, port, message)
+            pipe.send(time.perf_counter() - started)
+        except (OSError, RuntimeError) as error:
+            pipe.send(f"{message[:80]!r}: {error}")
+
+
+def _ask(connections: dict[int, socket.socket], port: int, message: bytes) -> None:
+    connection = connections.get(port)
+    if connection is None:
+        connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connections[port] = connection
+    connection.sendall(message)
+    received = connection.recv(65536)
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        received += _more(connection)
+    head = received[:end].lower() + b"\r\n"
+    if head[9:12] not in (b"200", b"304"):
+        raise RuntimeError(received[:500].decode(errors="replace"))
+    missing = end + 4 + _length(head) - len(received)
+    while missing > 0:
+        missing -= len(_more(connection))
+    if b"\r\nconnection: close\r\n" in head:
+        connections.pop(port).close()
+
+
+def _more(connection: socket.socket) -> bytes:
+    received = connection.recv(1 << 20)
+    if not received:
+        raise RuntimeError("the server closed the connection in the middle of an answer")
+    return received
+
+
+def _length(head: bytes) -> int:
+    name = b"\r\ncontent-length:"
+    found = head.find(name)
+    return int(head[found + len(name) : head.find(b"\r\n", found + 2)]) if found >= 0 else 0
