@@ -81,20 +81,24 @@ def open_database(url: str, *, threads: int = 8, wait: float = WAIT_FOR_LOCK) ->
     `wait` is how long a writer waits for SQLite's lock, in seconds.
     """
     if url.startswith("sqlite"):
-        engine = create_engine(url, pool_size=threads, connect_args={"timeout": wait})
+        engine = create_engine(
+            url, pool_size=threads, pool_use_lifo=True, connect_args={"timeout": wait}
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         reading = engine.execution_options(**{BEGIN: "BEGIN"})
         writing = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
+        looking = engine.execution_options(**{BEGIN: ""})
     else:
-        engine = create_engine(url, pool_size=threads, pool_pre_ping=True)
+        engine = create_engine(url, pool_size=threads, pool_use_lifo=True, pool_pre_ping=True)
         reading = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         writing = engine.execution_options()
+        looking = engine.execution_options(isolation_level="AUTOCOMMIT")
     return Database(
         engine,
-        engine.execution_options(isolation_level="AUTOCOMMIT", **{BEGIN: ""}),
+        looking,
         sessionmaker(reading, expire_on_commit=False),
         sessionmaker(writing, expire_on_commit=False),
     )

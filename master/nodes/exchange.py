@@ -8,10 +8,17 @@ end of a transaction, in one order: so that two transactions cannot wait for eac
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import event, update
+from sqlalchemy import bindparam, event, update
 from sqlalchemy.orm import Session, sessionmaker
 
+from slapos.master.database import Base
 from slapos.master.nodes.model import NodeExchange
+
+# On the table, as no session holds what they change: it is read anew each time.
+_EXCHANGES = Base.metadata.tables[NodeExchange.__tablename__]
+_OF_NODE = _EXCHANGES.c.node_id == bindparam("node")
+COUNT = update(_EXCHANGES).where(_OF_NODE).values(version=_EXCHANGES.c.version + 1)
+HEAR = update(_EXCHANGES).where(_OF_NODE).values(contacted_at=bindparam("now"))
 
 _TOLD = "slapos_told_nodes"
 _HEARD = "slapos_heard_nodes"
@@ -48,17 +55,10 @@ def _count(session: Session) -> None:
     told: set[int] = session.info.pop(_TOLD, set())
     heard: dict[int, datetime] = session.info.pop(_HEARD, {})
     for node_id in sorted(told | heard.keys()):
-        values: dict[str, Any] = {}
         if node_id in told:
-            values["version"] = NodeExchange.version + 1
+            session.execute(COUNT, {"node": node_id})
         if node_id in heard:
-            values["contacted_at"] = heard[node_id]
-        session.execute(
-            update(NodeExchange)
-            .where(NodeExchange.node_id == node_id)
-            .values(values)
-            .execution_options(synchronize_session=False)
-        )
+            session.execute(HEAR, {"node": node_id, "now": heard[node_id]})
 
 
 def _forget(session: Session) -> None:

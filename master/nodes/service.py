@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, selectinload
 
 from slapos.master.nodes.exchange import heard_from, touch
@@ -59,10 +59,21 @@ def nodes(session: Session) -> Sequence[ComputeNode]:
     return session.scalars(select(ComputeNode).order_by(ComputeNode.reference)).all()
 
 
+NODE = select(ComputeNode).where(ComputeNode.reference == bindparam("reference"))
+LOCKED_NODE = NODE.with_for_update(key_share=True, of=ComputeNode)
+PARTITION = (
+    select(ComputePartition)
+    .join(ComputeNode)
+    .where(
+        ComputeNode.reference == bindparam("node"),
+        ComputePartition.reference == bindparam("reference"),
+    )
+)
+
+
 def find_node(session: Session, reference: str, *, lock: bool = False) -> ComputeNode:
     """Return a node, or raise NotFound; with `lock`, nobody else may lock it until the end."""
-    query = select(ComputeNode).where(ComputeNode.reference == reference)
-    node = session.scalar(query.with_for_update(key_share=True, of=ComputeNode) if lock else query)
+    node = session.scalar(LOCKED_NODE if lock else NODE, {"reference": reference})
     if node is None:
         known = session.scalars(
             select(ComputeNode.reference).order_by(ComputeNode.reference).limit(NAMED_NODES)
@@ -76,7 +87,7 @@ def find_node(session: Session, reference: str, *, lock: bool = False) -> Comput
 
 def ensure_node(session: Session, clock: Clock, reference: str) -> ComputeNode:
     """Return a node, made if it was not there."""
-    node = session.scalar(select(ComputeNode).where(ComputeNode.reference == reference))
+    node = session.scalar(NODE, {"reference": reference})
     if node is None:
         checked_text("the reference of a node", reference, REFERENCE_LENGTH)
         node = ComputeNode(reference=reference, title=reference, created_at=clock.now())
@@ -88,11 +99,7 @@ def ensure_node(session: Session, clock: Clock, reference: str) -> ComputeNode:
 
 def find_partition(session: Session, node: str, reference: str) -> ComputePartition:
     """Return a partition, or raise NotFound."""
-    partition = session.scalar(
-        select(ComputePartition)
-        .join(ComputeNode)
-        .where(ComputeNode.reference == node, ComputePartition.reference == reference)
-    )
+    partition = session.scalar(PARTITION, {"node": node, "reference": reference})
     if partition is None:
         find_node(session, node)
         raise NotFound(

@@ -1,6 +1,8 @@
 """Finding a place: a free partition for an instance, a host for a shared one."""
 
-from sqlalchemy import Select, func, select
+from typing import Any
+
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from slapos.master.nodes import service as nodes
@@ -14,6 +16,18 @@ from slapos.master.provisioning.model import SoftwareInstance
 from slapos.protocol.errors import NoCapacity, NotFound
 from slapos.protocol.states import InstanceState
 
+FREE = select(ComputePartition).where(
+    ComputePartition.node_id == bindparam("node_id"),
+    ComputePartition.state == PartitionState.FREE,
+    ComputePartition.missing_since.is_(None),
+)
+FIRST = FREE.order_by(ComputePartition.id).limit(1)
+WITH_CAPABILITY = FIRST.where(
+    ComputePartition.capabilities.any(PartitionCapability.name == bindparam("capability"))
+)
+#: A partition that has capabilities is kept for those who ask for them.
+WITHOUT_CAPABILITY = FIRST.where(~ComputePartition.capabilities.any())
+
 
 def place(session: Session, instance: SoftwareInstance, node_reference: str) -> None:
     """Give an instance the first free partition of a node, or raise NoCapacity with the reason.
@@ -22,14 +36,12 @@ def place(session: Session, instance: SoftwareInstance, node_reference: str) -> 
     """
     node = _node(session, instance, node_reference)
     capability = instance.filters.get("capability")
-    query = _free_partitions(node)
-    # A partition that has capabilities is kept for those who ask for them.
-    query = (
-        query.where(ComputePartition.capabilities.any(PartitionCapability.name == str(capability)))
+    sought: dict[str, Any] = {"node_id": node.id}
+    partition = (
+        session.scalar(WITH_CAPABILITY, sought | {"capability": str(capability)})
         if capability
-        else query.where(~ComputePartition.capabilities.any())
+        else session.scalar(WITHOUT_CAPABILITY, sought)
     )
-    partition = session.scalar(query.order_by(ComputePartition.id).limit(1))
     if partition is None:
         raise NoCapacity(_why_none_is_free(session, instance, node, capability))
     partition.occupy()
@@ -95,20 +107,13 @@ def _node(session: Session, instance: SoftwareInstance, reference: str) -> Compu
         raise NoCapacity(f"{instance.title!r} cannot be placed: {error}") from error
 
 
-def _free_partitions(node: ComputeNode) -> Select[ComputePartition]:
-    return select(ComputePartition).where(
-        ComputePartition.node_id == node.id,
-        ComputePartition.state == PartitionState.FREE,
-        ComputePartition.missing_since.is_(None),
-    )
-
-
 def _why_none_is_free(
     session: Session, instance: SoftwareInstance, node: ComputeNode, capability: object
 ) -> str:
     count = select(func.count()).select_from(ComputePartition)
     total = session.scalar(count.where(ComputePartition.node_id == node.id)) or 0
-    free = session.scalar(select(func.count()).select_from(_free_partitions(node).subquery())) or 0
+    count_free = select(func.count()).select_from(FREE.subquery())
+    free = session.scalar(count_free, {"node_id": node.id}) or 0
     chosen = " (filter computer_guid)" if instance.filters.get("computer_guid") else ""
     begin = f"{instance.title!r} cannot be placed on the node {node.reference!r}{chosen}: "
     if total == 0:

@@ -3,30 +3,46 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Text, cast, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy import Text, bindparam, cast, select
+from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.protocol.errors import NotFound
+
+# Statements of each request are made once: to make one takes longer than to run it.
+ROOT_BY_TITLE = (
+    select(SoftwareInstance)
+    .join(SoftwareInstance.tree)
+    .where(
+        InstanceTree.title == bindparam("title"),
+        InstanceTree.shared == bindparam("shared"),
+        SoftwareInstance.is_root,
+    )
+    .options(contains_eager(SoftwareInstance.tree))
+)
+CHILD_BY_TITLE = select(SoftwareInstance).where(
+    SoftwareInstance.tree_id == bindparam("tree_id"),
+    SoftwareInstance.title == bindparam("title"),
+    SoftwareInstance.shared == bindparam("shared"),
+    ~SoftwareInstance.is_root,
+)
+ON_PARTITION = select(SoftwareInstance).where(
+    SoftwareInstance.partition_id == bindparam("partition_id")
+)
+IS_REFERENCE_TAKEN = select(SoftwareInstance.id).where(
+    SoftwareInstance.reference == bindparam("reference")
+)
 
 
 def find_by_title(
     session: Session, title: str, shared: bool, requester: SoftwareInstance | None
 ) -> SoftwareInstance | None:
     """Return the instance of a title: a root, or one in the tree of the instance that asks."""
-    query = select(SoftwareInstance).where(
-        SoftwareInstance.title == title,
-        SoftwareInstance.shared == shared,
-        SoftwareInstance.is_root == (requester is None),
-    )
+    sought: dict[str, Any] = {"title": title, "shared": shared}
     if requester is None:
-        query = query.join(SoftwareInstance.tree).where(
-            InstanceTree.title == title, InstanceTree.shared == shared
-        )
-    else:
-        query = query.where(SoftwareInstance.tree_id == requester.tree_id)
-    return session.scalar(query)
+        return session.scalar(ROOT_BY_TITLE, sought)
+    return session.scalar(CHILD_BY_TITLE, sought | {"tree_id": requester.tree_id})
 
 
 def find_by_reference(session: Session, reference: str) -> SoftwareInstance | None:
@@ -34,10 +50,15 @@ def find_by_reference(session: Session, reference: str) -> SoftwareInstance | No
     return session.scalar(select(SoftwareInstance).where(SoftwareInstance.reference == reference))
 
 
+def is_reference_taken(session: Session, reference: str) -> bool:
+    """Return whether an instance has this reference."""
+    return session.scalar(IS_REFERENCE_TAKEN, {"reference": reference}) is not None
+
+
 def find_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance | None:
     """Return the instance in a partition, None when it is free; NotFound when there is no such."""
     found = nodes.find_partition(session, node, partition)
-    return session.scalar(select(SoftwareInstance).where(SoftwareInstance.partition_id == found.id))
+    return session.scalar(ON_PARTITION, {"partition_id": found.id})
 
 
 def instance_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance:

@@ -192,7 +192,8 @@ def _place(session: Session, policy: Policy, instance: SoftwareInstance) -> None
         instance.node = instance.host.node
     else:
         allocation.place(session, instance, node)
-    instance.reference = _free_reference(session, policy.reference_of(instance))
+    with session.no_autoflush:  # what is changed here is written at once, with the instance
+        instance.reference = _free_reference(session, policy.reference_of(instance))
     session.add(instance)
 
 
@@ -210,9 +211,8 @@ def _supply(session: Session, clock: Clock, policy: Policy, instance: SoftwareIn
 
 def _free_reference(session: Session, reference: str) -> str:
     """Return the reference, with a number if another instance has it (`a_b`+`c`, `a`+`b_c`)."""
-    taken = select(SoftwareInstance.id).where
     candidate, number = reference[:REFERENCE_LENGTH], 1
-    while session.scalar(taken(SoftwareInstance.reference == candidate)) is not None:
+    while lookup.is_reference_taken(session, candidate):
         number += 1
         candidate = f"{reference}~{number}"
     return candidate
