@@ -242,6 +242,8 @@ def _to_be_kept(
     content: bytes, instance: SoftwareInstance, requester: SoftwareInstance | None
 ) -> KeptAnswer | None:
     """Return what the fast lane may answer the same request with."""
+    if instance.shared:
+        return None  # it may have to leave its host, which can change without it
     if requester is not None:
         state = requester.requested_state
         return KeptAnswer(content, instance.id, instance.revision, requester.id, state)

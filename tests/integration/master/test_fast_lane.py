@@ -164,3 +164,15 @@ def test_who_asks_and_from_where_makes_a_difference(tree: FlaskClient) -> None:
     named = "X-SlapPartition computer_id=computer,computer_partition_id=slappart0"
     child = tree.post("/requestComputerPartition", data=form, headers={"Authorization": named})
     assert RequestedInstance.from_marshalled(loads(child.data)).partition == "slappart2"
+
+
+def test_a_shared_instance_leaves_a_host_that_has_become_another(client: FlaskClient) -> None:
+    client.post("/loadComputerConfigurationFromXML", data=format_form(2))
+    ask(client, **request_form())
+    shared = request_form("shared", shared=True)
+    for _ in range(2):
+        ask(client, **shared)
+    ask(client, **(request_form() | {"software_type": "other"}))
+    answer = client.post("/requestComputerPartition", data=shared)
+    assert answer.status_code == 404
+    assert "no instance can host the shared instance 'shared'" in answer.text

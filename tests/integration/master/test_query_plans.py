@@ -1,0 +1,112 @@
+"""What is asked all the time goes by an index, however many instances and partitions there are."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine, event
+
+from tests.integration.master.factories import NODE, format_form, request_form
+
+GROWING = {"instance_trees", "software_instances", "compute_partitions"}
+ROOT = {"computer_id": NODE, "computer_partition_id": "slappart0"}
+
+Asked = list[tuple[str, Any]]
+
+
+@pytest.fixture
+def engine(app: Flask) -> Engine:
+    engine: Engine = app.extensions["slapos"].database.engine
+    return engine
+
+
+@pytest.fixture
+def asked(engine: Engine) -> Asked:
+    """What the database has been asked: each statement with its values."""
+    found: Asked = []
+
+    def note(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        found.append((statement, values))
+
+    event.listen(engine, "before_cursor_execute", note)
+    return found
+
+
+@pytest.fixture
+def tree(client: FlaskClient) -> FlaskClient:
+    client.post("/loadComputerConfigurationFromXML", data=format_form(4))
+    assert client.post("/requestComputerPartition", data=request_form()).status_code == 200
+    return client
+
+
+CALLS: dict[str, dict[str, str]] = {
+    "a new root": request_form("other"),
+    "a new child": request_form("child") | ROOT,
+    "a new shared instance": request_form("shared", shared=True),
+    "the same again": request_form(),
+    "a change": request_form(parameters={"colour": "blue"}),
+}
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_a_request_scans_nothing(
+    tree: FlaskClient, engine: Engine, asked: Asked, what: str
+) -> None:
+    asked.clear()
+    assert tree.post("/requestComputerPartition", data=CALLS[what]).status_code == 200
+    assert list(_scans(engine, list(asked))) == []
+
+
+def test_a_node_that_asks_or_reports_scans_nothing(
+    tree: FlaskClient, engine: Engine, asked: Asked
+) -> None:
+    asked.clear()
+    assert tree.get(f"/getFullComputerInformation?computer_id={NODE}").status_code == 200
+    assert tree.post("/startedComputerPartition", data=ROOT).status_code == 200
+    assert list(_scans(engine, list(asked))) == []
+
+
+def test_a_scan_is_found(tree: FlaskClient, engine: Engine) -> None:
+    scan = "SELECT software_instances.id FROM software_instances WHERE error != ''"
+    assert len(list(_scans(engine, [(scan, ())]))) == 1
+
+
+def test_a_new_root_takes_few_statements(tree: FlaskClient, asked: Asked) -> None:
+    """Five that look, two rows that are made, the partition and the node's version."""
+    asked.clear()
+    tree.post("/requestComputerPartition", data=request_form("other"))
+    assert len([statement for statement, _ in asked if not statement.startswith("BEGIN")]) == 9
+
+
+def _scans(engine: Engine, asked: Asked) -> Iterator[str]:
+    """Give the statements that look at every row of a table that grows."""
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            # It prefers to scan what is small: where it cannot but scan, it still does.
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        for statement, values in asked:
+            if not re.match("SELECT|UPDATE|DELETE", statement):
+                continue
+            if engine.dialect.name == "postgresql":
+                answer = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values)
+                plan = answer.scalar_one()
+                plan = json.loads(plan) if isinstance(plan, str) else plan
+                scanned = set(_scanned(plan[0]["Plan"]))
+            else:
+                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+                steps = [re.match(r"SCAN (\w+)", row.detail) for row in rows]
+                scanned = {re.sub(r"_\d+$", "", step[1]) for step in steps if step}
+            if scanned & GROWING:
+                yield f"{scanned & GROWING}: {statement}"
+
+
+def _scanned(plan: dict[str, Any]) -> Iterator[str]:
+    by_index = "Index Cond" in plan or plan["Node Type"] == "Bitmap Heap Scan"
+    if "Relation Name" in plan and plan["Node Type"] != "ModifyTable" and not by_index:
+        yield plan["Relation Name"]
+    for inner in plan.get("Plans", ()):
+        yield from _scanned(inner)
