@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 ROUNDS = 10
 #: Seconds between two report passes of the loop, unless something is to be destroyed.
 REPORT_INTERVAL = 60.0
+#: The same after one that failed; twice as long after each other one.
+FAILED_REPORT_INTERVAL = 5.0
 #: Seconds to wait, one after the other, for the promises of what was just started.
 LATE_PROMISES = (0.5, 1.0, 2.0, 4.0)
 
@@ -197,6 +199,7 @@ class _Loop:
         self._is_offline = False
         self._leaving: set[str] = set()
         self._next_report = 0.0
+        self._failed_reports = 0
 
     def make_pass(self) -> None:
         """Make one software and one instance pass, and a report pass when it is time."""
@@ -227,7 +230,12 @@ class _Loop:
         with process_lock(self._doors.settings.lock("ur")):
             outcomes = report_partitions(self._doors, taken)
         _summarise("reports", outcomes, self._said)
-        self._leaving, self._next_report = leaving, now + REPORT_INTERVAL
+        failed = any(outcome.result is not Result.DONE for outcome in outcomes)
+        self._failed_reports = min(self._failed_reports + 1, 10) if failed else 0
+        wait = (
+            FAILED_REPORT_INTERVAL * 2.0 ** (self._failed_reports - 1) if failed else float("inf")
+        )
+        self._leaving, self._next_report = leaving, now + min(wait, REPORT_INTERVAL)
 
     def _go_on_without_master(self, error: SlapOSError) -> None:
         if not self._is_offline:

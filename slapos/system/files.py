@@ -65,7 +65,8 @@ def remove_tree(path: Path) -> None:
         return
     if os.geteuid() != 0:  # root needs no leave, and chmod would follow a link
         for folder in folders_of(path):
-            folder.chmod(0o700)
+            with suppress(PermissionError):  # an empty one goes also when it is another's
+                folder.chmod(0o700)
     shutil.rmtree(path)
 
 

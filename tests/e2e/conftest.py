@@ -1,7 +1,8 @@
 """A machine for the tests of a module, once as an ordinary user and, where we are root, as root."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -19,11 +20,18 @@ WHO = [
 @pytest.fixture(scope="module", params=WHO)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     made = Machine.make(as_root=request.param == "root")
-    failed_before = request.session.testsfailed
     try:
         made.start()
         yield made
     finally:
-        if request.session.testsfailed > failed_before:
-            print(made.logs())
         made.remove()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """Show the machine's logs with a test that failed."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("machine")
+    if report.failed and machine is not None:
+        report.sections.append(("logs of the machine", machine.logs()))
+    return report
