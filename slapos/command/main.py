@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node instance": ("slapos.command.node_instance", "bring the instances to what is wanted"),
     "node report": ("slapos.command.node_report", "report usage, remove destroyed instances"),
     "node promise": ("slapos.command.node_promise", "check the promises of started instances"),
-    "node status": ("slapos.command.node_status", "show the processes of the instances"),
+    "node status": ("slapos.command.node_status", "show how the instances here do"),
     "node doctor": ("slapos.command.node_doctor", "say what keeps this node from its work"),
     "node logs": ("slapos.command.node_logs", "show the logs of partitions, or of builds"),
     "node start": ("slapos.command.node_start", "start processes"),

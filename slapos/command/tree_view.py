@@ -1,11 +1,10 @@
 """Showing how an instance tree is doing while one waits: in lines, or live in a terminal."""
 
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import IO
 
+from slapos.command.screen import Screen, size_of
 from slapos.command.tree_watch import View
 from slapos.protocol.states import InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
@@ -46,9 +45,7 @@ class LiveView:
 
     def __init__(self, stream: IO[str], size: Callable[[], tuple[int, int]]) -> None:
         """`size` returns the terminal's columns and lines."""
-        self._stream = stream
-        self._size = size
-        self._drawn = 0
+        self._screen = Screen(stream, size)
         self._entered: dict[str, tuple[Phase, float]] = {}
         self._tree: TreeStatus | None = None
 
@@ -67,15 +64,7 @@ class LiveView:
             lines += self._table(self._tree, elapsed)
         if trouble:
             lines.append(trouble)
-        columns, rows = self._size()
-        width, height = max(columns - 1, 20), max(rows - 2, 5)
-        if len(lines) > height:  # what has scrolled away cannot be drawn over
-            lines[height:] = [f"  and {len(lines) - height} more"]
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        text = "".join(f"\r\x1b[2K{line[:width]}\n" for line in lines)
-        self._stream.write(f"{up}{text}\x1b[J")
-        self._stream.flush()
-        self._drawn = len(lines)
+        self._screen.draw(lines)
 
     def _table(self, tree: TreeStatus, elapsed: float) -> Iterator[str]:
         healthy_last = sorted(tree.instances, key=lambda one: one.phase is Phase.HEALTHY)
@@ -118,12 +107,5 @@ def view_for(stream: IO[str], environment: Mapping[str, str], *, quiet: bool = F
     if quiet:
         return LineView(io.StringIO())
     if stream.isatty() and environment.get("TERM", "dumb") != "dumb":
-        return LiveView(stream, lambda: _size(stream))
+        return LiveView(stream, lambda: size_of(stream))
     return LineView(stream)
-
-
-def _size(stream: IO[str]) -> tuple[int, int]:
-    with suppress(OSError):
-        columns, lines = os.get_terminal_size(stream.fileno())
-        return columns or 80, lines or 24
-    return 80, 24

@@ -12,7 +12,7 @@ from tests.integration.node.world import World, until
 
 def processes(world: World) -> dict[str, dict[str, object]]:
     """Return the processes of partitions, without the watchdog."""
-    answer = world.run("status", "--json")
+    answer = world.run("status", "--processes", "--json")
     found = {f"{p['group']}:{p['name']}": p for p in json.loads(answer.stdout)}
     found.pop("watchdog:watchdog", None)
     return found

@@ -95,7 +95,7 @@ def test_a_destroyed_instance_leaves_only_its_addresses(world: World) -> None:
         "stoppedComputerPartition slappart0",
         "destroyedComputerPartition slappart0",
     ]
-    left = json.loads(world.run("status", "--json").stdout)
+    left = json.loads(world.run("status", "--processes", "--json").stdout)
     assert [process["group"] for process in left] == ["watchdog"]
 
 

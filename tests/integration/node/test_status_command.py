@@ -1,0 +1,67 @@
+"""`slapos node status` on a node with a real supervisord."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+
+from tests.integration.node.world import MAIN, World, until
+
+
+def test_each_partition_in_use_has_a_line(world: World) -> None:
+    world.release(world.installing("web"))
+    world.want()
+    assert world.run("instance", "--now").returncode == 0
+    world.want("slappart1", url="http://example.com/none/software.cfg")
+    world.run("instance", "--now")
+    answer = world.run("status")
+    assert answer.returncode == 0, answer.stdout
+    header, first, second = answer.stdout.splitlines()
+    assert header.split()[:4] == ["PARTITION", "INSTANCE", "RELEASE", "STATE"]
+    assert "title of slappart0  hello    started" in first
+    assert "1/1" in first
+    assert " none " in second
+    one, _ = json.loads(world.run("status", "--json").stdout)
+    assert (one["partition"], one["state"], one["running"]) == ("slappart0", "started", 1)
+
+
+def test_without_the_master_it_shows_what_is_here(world: World) -> None:
+    world.release(world.installing("web"))
+    world.want()
+    assert world.run("instance", "--now").returncode == 0
+    world.configure(master_url="http://127.0.0.1:1/")
+    answer = world.run("status")
+    assert "without the master: " in answer.stdout
+    assert "slappart0  ?" in answer.stdout
+    assert "unknown" in answer.stdout
+
+
+def test_it_is_watched_until_it_is_interrupted(world: World) -> None:
+    world.release(world.installing("web"))
+    world.want()
+    assert world.run("instance", "--now").returncode == 0
+    ours, theirs = pty.openpty()
+    command = (sys.executable, "-c", MAIN, "node", "status", "--watch")
+    process = subprocess.Popen((*command, "--cfg", str(world.configuration)), stdout=theirs)
+    os.close(theirs)
+    seen: list[bytes] = []
+
+    def read() -> None:
+        with suppress(OSError):  # how a terminal says that nobody writes to it any more
+            while data := os.read(ours, 65536):
+                seen.append(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        until(lambda: b"".join(seen).count(b"PARTITION") >= 2, "it is drawn again")
+        assert b"\x1b[3A" in b"".join(seen)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        reader.join()
+        os.close(ours)
