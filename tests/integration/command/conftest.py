@@ -36,7 +36,8 @@ class Installation:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start `slapos …`, which is ended when it takes far too long."""
         return subprocess.Popen(
-            ["timeout", "60", SLAPOS, *words],
+            # In the foreground a signal is passed on once, not once more to the whole group.
+            ["timeout", "--foreground", "60", SLAPOS, *words],
             cwd=self.directory,
             env=self.environment,
             stdin=subprocess.DEVNULL,
