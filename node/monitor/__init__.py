@@ -1,0 +1,1 @@
+"""Monitoring: what partitions and the machine use: sampled, kept, shown, billed."""
