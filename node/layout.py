@@ -57,6 +57,11 @@ class Layout:
         """Return the file with supervisord's process id."""
         return self.instance_root / "var" / "run" / "supervisord.pid"
 
+    @property
+    def node_socket(self) -> Path:
+        """Return the socket on which the agent hears of its processes."""
+        return self.instance_root / "var" / "run" / "node.sock"
+
     def default_pidfile(self, kind: str) -> Path:
         """Return the lock file of a command, `kind` is `sr`, `cp` or `ur`."""
         return self.instance_root / "var" / "run" / f"slapgrid-{kind}.pid"

@@ -91,12 +91,13 @@ def write_main(layout: Layout) -> bool:
     Raises InvalidConfiguration when the instance root is too deep for a socket.
     """
     socket = str(layout.supervisor_socket)
-    excess = len(os.fsencode(socket)) + SOCKET_SUFFIX - LONGEST_SOCKET
-    if excess > 0:
-        raise InvalidConfiguration(
-            f"instance_root {layout.instance_root} is {excess} bytes too long for the socket "
-            f"{socket}: choose a shorter path"
-        )
+    for path, suffix in ((layout.supervisor_socket, SOCKET_SUFFIX), (layout.node_socket, 0)):
+        excess = len(bytes(path)) + suffix - LONGEST_SOCKET
+        if excess > 0:
+            raise InvalidConfiguration(
+                f"instance_root {layout.instance_root} is {excess} bytes too long for the socket "
+                f"{path}: choose a shorter path"
+            )
     if not layout.instance_root.is_dir():
         raise InvalidConfiguration(
             f"instance_root {layout.instance_root} is not there: run 'slapos node format'"

@@ -3,10 +3,16 @@
 Loaded by supervisord itself, through its extension point for RPC interfaces.
 """
 
+from pathlib import Path
 from typing import Any
 
-from supervisor.states import RUNNING_STATES, STOPPED_STATES
+from supervisor.events import ProcessStateEvent, Tick5Event, subscribe
+from supervisor.states import RUNNING_STATES, STOPPED_STATES, getProcessStateDescription
 from supervisor.xmlrpc import Faults, RPCError
+
+from slapos.node.layout import Layout
+from slapos.node.supervise.events import Announcer, ProcessEvent
+from slapos.system.clock import SystemClock
 
 #: What makes two configurations of one process the same program.
 IDENTITY = ("name", "command", "directory", "uid")
@@ -65,5 +71,32 @@ def _stop(process: Any) -> None:
 
 
 def make_interface(supervisord: Any) -> SlaposInterface:
-    """Return the interface; what supervisord's configuration names."""
+    """Return the interface; what supervisord's configuration names.
+
+    supervisord calls this when it starts, after its groups are made and before any process is.
+    """
+    root = Path(supervisord.options.configfile).parent.parent
+    _announce(Announcer(Layout(root, root).node_socket))
     return SlaposInterface(supervisord)
+
+
+def _announce(announcer: Announcer) -> None:
+    """Have each change of a process's state sent to the agent."""
+    clock = SystemClock()
+
+    def tell(event: Any) -> None:
+        process = event.process
+        announcer.send(
+            ProcessEvent(
+                event=getProcessStateDescription(process.state),
+                group=process.group.config.name,
+                name=process.config.name,
+                from_state=getProcessStateDescription(event.from_state),
+                pid=process.pid,
+                expected=event.expected,
+                at=clock.now().timestamp(),
+            )
+        )
+
+    subscribe(ProcessStateEvent, tell)
+    subscribe(Tick5Event, lambda _: announcer.flush())

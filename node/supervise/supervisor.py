@@ -204,6 +204,14 @@ class Supervisor:
             # It stays down: that is for the promises to find, and must not stop the others.
             logger.warning("%s:%s does not start: %s", group, name, fault.faultString)
 
+    def start(self, group: str, name: str) -> None:
+        """Start a process unless it runs; one that cannot be started is warned of.
+
+        Raises SupervisorFailed.
+        """
+        with _understood():
+            self._start(group, name)
+
     # Groups: the programs of a partition.
 
     def run_partition(self, reference: str, directory: Path, account: Account) -> None:
