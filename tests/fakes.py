@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from slapos.system.runner import CommandFailed, Result, User
+from slapos.system.runner import CommandFailed, ProcessLimits, Result, User
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -40,6 +40,7 @@ class Ran:
     environment: Mapping[str, str]
     timeout: float | None
     user: User | None
+    limits: ProcessLimits | None = None
 
 
 @dataclass
@@ -61,8 +62,9 @@ class FakeRunner:
         user: User | None = None,
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
+        limits: ProcessLimits | None = None,
     ) -> Result:
-        self.ran.append(Ran(tuple(argv), cwd, dict(environment), timeout, user))
+        self.ran.append(Ran(tuple(argv), cwd, dict(environment), timeout, user, limits))
         for line in self.output.splitlines():
             if on_line is not None:
                 on_line(line)

@@ -1,6 +1,7 @@
 """The one door to other programs."""
 
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -16,6 +17,14 @@ from slapos.protocol.errors import SlapOSError
 KEPT_OUTPUT = 200_000
 #: A longer line is cut in pieces, in bytes: a program must not fill our memory.
 LONGEST_LINE = 1_000_000
+
+
+#: What a program with limits is started through. It waits, as the program's user, until its limits
+#: are set from outside; where we end before, it ends too and runs nothing.
+HELD = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null')
+#: How that shell names itself when it cannot start the program.
+HELD_NAME = "slapos-start"
+NOT_STARTED = (126, 127)
 
 
 class CommandFailed(SlapOSError):
@@ -44,6 +53,36 @@ class User:
     groups: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProcessLimits:
+    """What a program may use, with all that it starts; it is bound before its first instruction.
+
+    `cgroup_procs` are the files that its process id is written to, `open_files` and `processes` (of
+    its user, all together) become its RLIMIT_NOFILE and RLIMIT_NPROC, None leaves them as they are.
+    """
+
+    cgroup_procs: tuple[Path, ...] = ()
+    open_files: int | None = None
+    processes: int | None = None
+
+    def bind(self, pid: int) -> None:
+        """Bind a process, 0 for this one. Raises OSError naming what was not possible."""
+        for path in self.cgroup_procs:
+            path.write_text(f"{pid}\n")
+        bind_resource(pid, resource.RLIMIT_NOFILE, self.open_files)
+        bind_resource(pid, resource.RLIMIT_NPROC, self.processes)
+
+
+def bind_resource(pid: int, kind: int, limit: int | None) -> None:
+    """Set one resource limit of a process, soft and hard; None leaves it. Raises OSError."""
+    if limit is None:
+        return
+    hard = resource.prlimit(pid, kind)[1]
+    if os.geteuid() != 0 and hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)  # which only root may raise
+    resource.prlimit(pid, kind, (limit, limit))
+
+
 @dataclass(frozen=True)
 class Result:
     """What a program left: its exit status, and the end of what it printed (stdout and stderr)."""
@@ -65,6 +104,7 @@ class Runner(Protocol):
         user: User | None = None,
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
+        limits: ProcessLimits | None = None,
     ) -> Result:
         """Run it to its end."""
         ...
@@ -87,18 +127,24 @@ class SystemRunner:
         user: User | None = None,
         on_line: Callable[[str], None] | None = None,
         check: bool = True,
+        limits: ProcessLimits | None = None,
     ) -> Result:
         """Run `argv` to its end and return its status and output.
 
         `timeout` is in seconds, None for no limit. `user` needs root. `on_line` is called with each
         line as it comes. With `check`, a status other than 0 raises CommandFailed.
-        Raises CommandTimedOut when time is up, CommandFailed when it cannot be started.
+        Raises CommandTimedOut when time is up, CommandFailed when it cannot be started or its
+        limits cannot be set.
         """
-        process = _start(argv, cwd, environment, user)
+        is_held = limits is not None and limits != ProcessLimits()
+        words = [*HELD, HELD_NAME, *argv] if is_held else list(argv)
+        process = _start(words, cwd, environment, user, stdin=subprocess.PIPE if is_held else None)
         lines = _Output(on_line)
         reader = threading.Thread(target=lines.read, args=(process.stdout,), daemon=True)
         reader.start()
         try:
+            if is_held and limits is not None:
+                _bind(process, limits, argv[0])
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
             _end_session(process, self._patience)
@@ -112,6 +158,8 @@ class SystemRunner:
         # A grandchild may hold the pipe open for ever: what matters is that the program has ended.
         reader.join(2)
         output = lines.text()
+        if is_held and status in NOT_STARTED and output.startswith(f"{HELD_NAME}: "):
+            raise CommandFailed(f"{argv[0]} could not be started in {cwd}: {output}")
         if check and status:
             raise CommandFailed(
                 f"{argv[0]} ended with status {status}", status=status, output=output
@@ -148,14 +196,19 @@ class _Output:
 
 
 def _start(
-    argv: Sequence[str], cwd: Path, environment: Mapping[str, str], user: User | None
+    argv: Sequence[str],
+    cwd: Path,
+    environment: Mapping[str, str],
+    user: User | None,
+    *,
+    stdin: int | None,
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(argv),
             cwd=cwd,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             umask=0o027 if user is not None else -1,
@@ -166,6 +219,21 @@ def _start(
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise CommandFailed(f"{argv[0]} could not be started in {cwd}: {error}") from error
+
+
+def _bind(process: subprocess.Popen[bytes], limits: ProcessLimits, name: str) -> None:
+    """Set the limits of a program that is held, and let it go. Raises CommandFailed.
+
+    Not in the child between fork and exec: in a program with threads, no Python may run there.
+    """
+    assert process.stdin is not None
+    # A shell that is already gone says why by its status.
+    with suppress(BrokenPipeError), process.stdin as gate:
+        try:
+            limits.bind(process.pid)
+        except OSError as error:
+            raise CommandFailed(f"the limits of {name} could not be set: {error}") from error
+        gate.write(b"\n")
 
 
 def _end_session(process: subprocess.Popen[bytes], patience: float) -> None:

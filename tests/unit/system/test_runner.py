@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from slapos.system.runner import CommandFailed, CommandTimedOut, SystemRunner, User
+from slapos.system.runner import (
+    CommandFailed,
+    CommandTimedOut,
+    ProcessLimits,
+    SystemRunner,
+    User,
+)
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
@@ -75,3 +81,44 @@ def test_a_line_without_end_is_cut(tmp_path: Path) -> None:
     lines: list[str] = []
     run("sh", "-c", "head -c 2500000 /dev/zero", cwd=tmp_path, on_line=lines.append)
     assert [len(line) for line in lines] == [1_000_000, 1_000_000, 500_000]
+
+
+def test_limits_are_set_before_the_program_begins(tmp_path: Path) -> None:
+    procs = tmp_path / "cgroup.procs"
+    limits = ProcessLimits(cgroup_procs=(procs,), open_files=64, processes=1000)
+    script = f"echo $$; cat {procs}; ulimit -n; ulimit -Hn; bash -c 'ulimit -u'; cat"
+    own, entered, *numbers = run("sh", "-c", script, cwd=tmp_path, limits=limits).splitlines()
+    assert own == entered
+    assert numbers == ["64", "64", "1000"]
+
+
+def test_a_program_whose_limits_cannot_be_set_does_not_run(tmp_path: Path) -> None:
+    limits = ProcessLimits(cgroup_procs=(tmp_path / "no" / "cgroup.procs",))
+    with pytest.raises(CommandFailed, match="limits of touch could not be set") as caught:
+        run("touch", "ran", cwd=tmp_path, limits=limits)
+    assert "cgroup.procs" in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_with_limits_too_endings_and_missing_programs_are_told_apart(tmp_path: Path) -> None:
+    limits = ProcessLimits(open_files=64)
+    with pytest.raises(CommandFailed, match="no-such-program could not be started"):
+        run("no-such-program", cwd=tmp_path, limits=limits)
+    with pytest.raises(CommandFailed, match="sh ended with status 127"):
+        run("sh", "-c", "no-such-program", cwd=tmp_path, limits=limits)
+
+
+def test_a_program_with_limits_is_ended_when_its_time_is_up(tmp_path: Path) -> None:
+    with pytest.raises(CommandTimedOut):
+        run("sleep", "600", cwd=tmp_path, timeout=0.2, limits=ProcessLimits(open_files=64))
+
+
+@needs_root
+def test_a_user_that_may_not_enter_a_cgroup_is_put_there(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    procs = tmp_path / "cgroup.procs"
+    procs.touch(mode=0o600)
+    limits = ProcessLimits(cgroup_procs=(procs,))
+    output = run("id", "-u", cwd=Path("/"), user=User(65534, 65534), limits=limits)
+    assert output == "65534"
+    assert int(procs.read_text()) > 0
