@@ -8,6 +8,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from slapos.master import http, migrations
 from slapos.master.catalog import views as catalog
 from slapos.master.database import open_database
+from slapos.master.feed import views as feed
 from slapos.master.health import blueprint as health
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
@@ -18,7 +19,7 @@ from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.settings import Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
 from slapos.master.slap.fast_lane import FastLane, KeptAnswers
-from slapos.master.slap.node_view import NodeViews
+from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
 
@@ -28,14 +29,14 @@ def create_app(
 ) -> Flask:
     """Return the web application; its database is brought to this version's schema first."""
     app = Flask(__name__, static_folder=None)
-    clock = clock or SystemClock()
+    clock, identifiers = clock or SystemClock(), identifiers or SystemIdentifiers()
     database = open_database(settings.database_url, threads=settings.threads)
     migrations.upgrade(database)
-    count_exchanges(database.writing)
+    count_exchanges(database.writing, identifiers)
     parts = http.Assembly(
         database=database,
         clock=clock,
-        identifiers=identifiers or SystemIdentifiers(),
+        identifiers=identifiers,
         policy=LocalPolicy(settings.default_node, settings.supply_on_request),
         settings=settings,
     )
@@ -50,11 +51,12 @@ def create_app(
         nodes.blueprint,
         catalog.blueprint,
         provisioning.blueprint,
+        feed.blueprint,
         health,
     ):
         app.register_blueprint(blueprint)
     views, answers = NodeViews(), KeptAnswers()
-    app.extensions[slap_tool.NODE_VIEWS] = views
+    app.extensions[NODE_VIEWS] = views
     app.extensions[slap_tool.KEPT_ANSWERS] = answers
     http.init_app(app, parts)
     # Behind a web server that speaks TLS, our own URLs begin as the client's did.

@@ -20,6 +20,7 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
+    inspect,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -59,6 +60,14 @@ class Base(DeclarativeBase):
     def seen_by(self) -> int | None:
         """Return the id of the node that is told of this object, None when none is."""
         return None
+
+    def is_acted_on(self) -> bool:
+        """Return whether what has changed of this object gives its node something to do."""
+        return True
+
+    def has_changed(self, name: str) -> bool:
+        """Return whether a field has another value than the database."""
+        return inspect(self).attrs[name].history.has_changes()
 
 
 @dataclass(frozen=True)

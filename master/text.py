@@ -5,6 +5,8 @@ import unicodedata
 from slapos.protocol.errors import InvalidRequest
 
 URL_LENGTH = 2000
+#: How much is kept of what a node says went wrong: the end of it.
+MESSAGE_LENGTH = 4000
 
 
 def checked_text(what: str, text: str, length: int, *, empty: bool = False) -> str:
@@ -23,3 +25,9 @@ def checked_text(what: str, text: str, length: int, *, empty: bool = False) -> s
     if any(unicodedata.category(character) == "Cc" for character in text):
         raise InvalidRequest(f"{what} has control characters: {text[:60]!r}")
     return text
+
+
+def kept_message(text: str) -> str:
+    """Return the end of what a node said went wrong, with nothing that no database can store."""
+    storable = text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+    return storable[-MESSAGE_LENGTH:]

@@ -14,6 +14,7 @@ from slapos.master.database import Database, open_database
 from slapos.master.nodes.exchange import count_exchanges
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.settings import Settings, database_url
+from slapos.system.identifier import SystemIdentifiers
 from tests.database import Postgresql, SqliteTemplate
 from tests.fakes import FakeClock, FakeIdentifiers
 
@@ -81,7 +82,7 @@ def settings(database_uri: str) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     found = open_database(settings.database_url, threads=settings.threads)
-    count_exchanges(found.writing)
+    count_exchanges(found.writing, SystemIdentifiers())
     yield found
     found.close()
 

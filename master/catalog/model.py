@@ -38,6 +38,10 @@ class SoftwareInstallation(Base):
         """Return the id of its node."""
         return self.node_id
 
+    def is_acted_on(self) -> bool:
+        """Return whether something else is wanted: what its node reports is not news to it."""
+        return self.has_changed("requested_state")
+
 
 class LocalReleaseRoot(Base):
     """The folder of local releases that the paths of releases here go by; there is one at most."""

@@ -9,13 +9,10 @@ from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.nodes.model import ComputeNode
-from slapos.master.text import URL_LENGTH, checked_text
+from slapos.master.text import URL_LENGTH, checked_text, kept_message
 from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.protocol.states import BuildState, InstallationState
 from slapos.system.clock import Clock
-
-#: How much is kept of what a node says of a failed build: the end of it.
-MESSAGE_LENGTH = 4000
 
 
 def supply(
@@ -59,7 +56,7 @@ def report(
     else:
         installation = find_wanted(session, found, url)
         installation.reported_state, installation.reported_at = state, clock.now()
-        installation.message = message[-MESSAGE_LENGTH:]
+        installation.message = kept_message(message)
     session.flush()
 
 

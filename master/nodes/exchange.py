@@ -3,64 +3,124 @@
 Whoever has kept what it made for a version may go on using it as long as the version is the same;
 the version is in the database, so that holds for any number of processes. It is counted at the very
 end of a transaction, in one order: so that two transactions cannot wait for each other here.
+
+A transaction that gives a node something to do also marks its change with a new word. That is the
+token of the change feed: no number, as a database that is restored from yesterday counts again.
 """
 
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, event, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import Text, bindparam, cast, event, func, update
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from slapos.master.database import Base
 from slapos.master.nodes.model import NodeExchange
+from slapos.system.identifier import Identifiers
+
+#: The channel on which the masters of one PostgreSQL tell each other the ids of changed nodes.
+CHANNEL = "slapos_changes"
+MARK_LENGTH = 16
 
 # On the table, as no session holds what they change: it is read anew each time.
 _EXCHANGES = Base.metadata.tables[NodeExchange.__tablename__]
 _OF_NODE = _EXCHANGES.c.node_id == bindparam("node")
 COUNT = update(_EXCHANGES).where(_OF_NODE).values(version=_EXCHANGES.c.version + 1)
+MARK = COUNT.values(change=bindparam("mark"))
+MARK_AND_NOTIFY = MARK.returning(func.pg_notify(CHANNEL, cast(_EXCHANGES.c.node_id, Text)))
 HEAR = update(_EXCHANGES).where(_OF_NODE).values(contacted_at=bindparam("now"))
 
-_TOLD = "slapos_told_nodes"
-_HEARD = "slapos_heard_nodes"
+_PENDING = "slapos_exchange"
+
+Announce = Callable[[Collection[int]], None]
 
 
-def count_exchanges(sessions: sessionmaker[Session]) -> None:
-    """Have the sessions of this maker count."""
+@dataclass
+class _Pending:
+    """What a transaction has to count at its end, by nodes."""
+
+    told: set[int] = field(default_factory=set)
+    acting: set[int] = field(default_factory=set)
+    heard: dict[int, datetime] = field(default_factory=dict)
+
+
+def count_exchanges(
+    sessions: sessionmaker[Session], identifiers: Identifiers, announce: Announce | None = None
+) -> None:
+    """Have the sessions of this maker count.
+
+    `announce` is called after a commit with the ids of the nodes that have something to do.
+    """
+
+    def count(session: Session) -> None:
+        _count(session, identifiers)
+
+    def tell(session: Session) -> None:
+        if not session.in_nested_transaction():
+            acting = _pop(session).acting
+            if acting and announce is not None:
+                announce(acting)
+
     event.listen(sessions, "after_flush", _collect)
-    event.listen(sessions, "before_commit", _count)
-    event.listen(sessions, "after_rollback", _forget)
+    event.listen(sessions, "before_commit", count)
+    event.listen(sessions, "after_commit", tell)
+    event.listen(sessions, "after_soft_rollback", _forget)
 
 
 def touch(session: Session, node_id: int) -> None:
-    """Count a change of what a node is told that is not a change of an object of its own."""
-    session.info.setdefault(_TOLD, set()).add(node_id)
+    """Count a change of what a node has to do that is not a change of an object of its own."""
+    pending = _pending(session)
+    pending.told.add(node_id)
+    pending.acting.add(node_id)
 
 
 def heard_from(session: Session, node_id: int, now: datetime) -> None:
     """Remember that a node has just said something."""
-    session.info.setdefault(_HEARD, {})[node_id] = now
+    _pending(session).heard[node_id] = now
+
+
+def _pending(session: Session) -> _Pending:
+    found: _Pending = session.info.setdefault(_PENDING, _Pending())
+    return found
+
+
+def _pop(session: Session) -> _Pending:
+    found: _Pending = session.info.pop(_PENDING, _Pending())
+    return found
 
 
 def _collect(session: Session, _context: Any) -> None:
-    changed = [*session.new, *session.deleted]
-    changed += [item for item in session.dirty if session.is_modified(item)]
-    for item in changed:
+    for item in (*session.new, *session.deleted):
         node_id = item.seen_by()
         if node_id is not None:
             touch(session, node_id)
+    for item in session.dirty:
+        node_id = item.seen_by()
+        if node_id is not None and session.is_modified(item):
+            _pending(session).told.add(node_id)
+            if item.is_acted_on():
+                _pending(session).acting.add(node_id)
 
 
-def _count(session: Session) -> None:
+def _count(session: Session, identifiers: Identifiers) -> None:
     session.flush()
-    told: set[int] = session.info.pop(_TOLD, set())
-    heard: dict[int, datetime] = session.info.pop(_HEARD, {})
-    for node_id in sorted(told | heard.keys()):
-        if node_id in told:
+    if session.in_nested_transaction():
+        return  # a savepoint is kept: the transaction goes on
+    pending = _pending(session)
+    notifies = session.get_bind().dialect.name == "postgresql"
+    for node_id in sorted(pending.told | pending.heard.keys()):
+        if node_id in pending.acting:
+            mark = {"node": node_id, "mark": identifiers.token(MARK_LENGTH)}
+            session.execute(MARK_AND_NOTIFY if notifies else MARK, mark)
+        elif node_id in pending.told:
             session.execute(COUNT, {"node": node_id})
-        if node_id in heard:
-            session.execute(HEAR, {"node": node_id, "now": heard[node_id]})
+        if node_id in pending.heard:
+            session.execute(HEAR, {"node": node_id, "now": pending.heard[node_id]})
 
 
-def _forget(session: Session) -> None:
-    session.info.pop(_TOLD, None)
-    session.info.pop(_HEARD, None)
+def _forget(session: Session, undone: SessionTransaction) -> None:
+    if undone.nested:
+        return  # what is left of the transaction counts; once too often does no harm
+    _pop(session)

@@ -10,6 +10,8 @@ from slapos.master.database import Base
 from slapos.protocol.errors import Conflict
 
 REFERENCE_LENGTH = 200
+REPORT_ID_LENGTH = 32
+CHANGE_LENGTH = 32
 
 
 class PartitionState(StrEnum):
@@ -48,8 +50,9 @@ class ComputeNode(Base):
 class NodeExchange(Base):
     """What passes between master and node, counted by `nodes/exchange.py`.
 
-    `version` grows with each transaction that changes what the node is told. It is not a part of
-    ComputeNode, because it changes at the end of each transaction, when the node may be locked.
+    `version` grows with each transaction that changes what the node is told; `change` is another
+    word after each that gives it something to do. They are not a part of ComputeNode, because they
+    change at the end of each transaction, when the node may be locked.
     """
 
     __tablename__ = "node_exchanges"
@@ -58,7 +61,21 @@ class NodeExchange(Base):
         ForeignKey("compute_nodes.id", ondelete="CASCADE"), primary_key=True
     )
     version: Mapped[int] = mapped_column(BigInteger, default=1)
+    change: Mapped[str] = mapped_column(String(CHANGE_LENGTH), default="", server_default="")
     contacted_at: Mapped[datetime | None]
+
+
+class TakenReport(Base):
+    """A report that a node has sent and that counts: the same one again counts no more."""
+
+    __tablename__ = "taken_reports"
+    __table_args__ = (Index(None, "node_id", "taken_at"),)
+
+    node_id: Mapped[int] = mapped_column(
+        ForeignKey("compute_nodes.id", ondelete="CASCADE"), primary_key=True
+    )
+    report_id: Mapped[str] = mapped_column(String(REPORT_ID_LENGTH), primary_key=True)
+    taken_at: Mapped[datetime]
 
 
 class ComputePartition(Base):

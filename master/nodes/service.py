@@ -94,6 +94,7 @@ def ensure_node(session: Session, clock: Clock, reference: str) -> ComputeNode:
         node.exchange = NodeExchange()
         session.add(node)
         session.flush()
+        touch(session, node.id)
     return node
 
 

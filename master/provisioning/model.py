@@ -76,6 +76,8 @@ class SoftwareInstance(Base):
     reported_state: Mapped[str | None] = mapped_column(String(20))
     reported_at: Mapped[datetime | None]
     reported_for: Mapped[datetime | None]
+    #: Since when it is as the node said last.
+    reported_since: Mapped[datetime | None]
     #: What the node said went wrong, until it says that all is well.
     error: Mapped[str] = mapped_column(Text, default="")
 
@@ -96,19 +98,48 @@ class SoftwareInstance(Base):
         """Return the id of the node that it is on."""
         return self.node_id
 
+    def is_acted_on(self) -> bool:
+        """Return whether its timestamp has changed: what its node reports is not news to it."""
+        return self.has_changed("changed_at")
+
     def mark_changed(self, now: datetime) -> None:
         """Tell the node that there is something new; the timestamp never goes back or stands."""
         self.changed_at = max(now, self.changed_at + TICK)
 
-    def report(self, now: datetime, state: InstanceState, about: datetime | None = None) -> None:
+    def report(
+        self,
+        now: datetime,
+        state: InstanceState,
+        about: datetime | None = None,
+        since: datetime | None = None,
+    ) -> None:
         """Take in that the node has brought about a state; `about` is the timestamp it goes by."""
+        changed = self.reported_state != state or self.error != ""
         self.reported_state, self.error = state, ""
-        self.reported_at, self.reported_for = now, about or self.changed_at
+        self._settle(now, about, since, changed=changed)
 
-    def report_error(self, now: datetime, message: str, about: datetime | None = None) -> None:
+    def report_error(
+        self,
+        now: datetime,
+        message: str,
+        about: datetime | None = None,
+        since: datetime | None = None,
+    ) -> None:
         """Take in that the node failed."""
-        self.error = message or "no reason was given"
-        self.reported_at, self.reported_for = now, about or self.changed_at
+        message = message or "no reason was given"
+        changed = self.error != message
+        self.error = message
+        self._settle(now, about, since, changed=changed)
+
+    def _settle(
+        self, now: datetime, about: datetime | None, since: datetime | None, *, changed: bool
+    ) -> None:
+        about = about or self.changed_at
+        if since is not None:
+            self.reported_since = min(since, now)
+        elif changed or self.reported_since is None or self.reported_for != about:
+            self.reported_since = now
+        self.reported_at, self.reported_for = now, about
 
     @property
     def is_settled(self) -> bool:

@@ -8,11 +8,9 @@ from sqlalchemy.orm import Session
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.provisioning import lifecycle, lookup
 from slapos.master.provisioning.model import SoftwareInstance
+from slapos.master.text import kept_message
 from slapos.protocol.states import InstanceState
 from slapos.system.clock import Clock
-
-#: How much is kept of what a node says went wrong: the end of it.
-MESSAGE_LENGTH = 4000
 
 
 def report_state(
@@ -21,8 +19,9 @@ def report_state(
     instance: SoftwareInstance,
     state: InstanceState,
     about: datetime | None = None,
+    since: datetime | None = None,
 ) -> Sequence[SoftwareInstance]:
-    """Take in that a node has brought an instance to a state.
+    """Take in that a node has brought an instance to a state; `since` is when, if it says so.
 
     A destroyed one is forgotten, and its partition is free, once none of the instances that it
     requested are left; those are returned, and are now to be destroyed too.
@@ -34,7 +33,7 @@ def report_state(
         for each in lookup.requested_by(session, instance):
             lifecycle.lower_state(session, clock, each, state)
         waiting = lookup.requested_by(session, instance)
-    instance.report(clock.now(), state, about)
+    instance.report(clock.now(), state, about, since)
     for shared in lookup.failed_shared(session, instance):
         shared.error = ""  # the node tells again which of them fail
     if state is InstanceState.DESTROYED and not waiting:
@@ -49,10 +48,11 @@ def report_error(
     instance: SoftwareInstance,
     message: str,
     about: datetime | None = None,
+    since: datetime | None = None,
 ) -> None:
-    """Take in that a node failed with an instance."""
+    """Take in that a node fails with an instance; `since` is since when, if it says so."""
     _heard_from_node_of(session, clock, instance)
-    instance.report_error(clock.now(), message[-MESSAGE_LENGTH:], about)
+    instance.report_error(clock.now(), kept_message(message), about, since)
     session.flush()
 
 

@@ -79,14 +79,15 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
             f"waiting for `slapos node report` on {_where(place)} to remove it",
             instance.changed_at,
         )
-    error = instance.error or place.error
+    failing = instance if instance.error else place
+    error = failing.error
     if place.is_settled and error:
-        return *_meaning(error), error, place.reported_at
+        return *_meaning(error), error, failing.reported_since or failing.reported_at
     unbuilt = _unbuilt(session, place)
     # It goes on with a release that is not wanted any more, but not with one that is built anew.
     is_usable = unbuilt is None or unbuilt[1] == "not_supplied"
     if is_usable and place.is_settled and place.reported_state == place.requested_state:
-        return Phase.HEALTHY, "", "", place.reported_at
+        return Phase.HEALTHY, "", "", place.reported_since or place.reported_at
     if unbuilt is not None:
         return unbuilt
     if error:

@@ -2,15 +2,18 @@
 
 from typing import Any
 
-from flask import Blueprint
+from flask import Blueprint, request
 
 from slapos.master.catalog import service as catalog
 from slapos.master.catalog.views import render_installation
 from slapos.master.http import context
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.views import render_node, render_partition
-from slapos.master.provisioning import lookup
+from slapos.master.provisioning import lookup, node_reports
 from slapos.master.provisioning.status import tree_status, tree_statuses
+from slapos.protocol.errors import MalformedDocument
+from slapos.protocol.json_reader import load_json
+from slapos.protocol.node_reports import LARGEST_BODY, read_batch
 
 blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
 
@@ -26,6 +29,18 @@ def show_tree(title: str) -> dict[str, Any]:
     """Show how a service is doing."""
     session = context().session
     return tree_status(session, lookup.find_tree(session, title)).to_json()
+
+
+@blueprint.post("/nodes/<path:reference>/reports")
+def take_reports(reference: str) -> dict[str, Any]:
+    """Take in what a node tells, in order; what it has told already does not count again."""
+    request.max_content_length = LARGEST_BODY
+    try:
+        body = load_json(request.get_data())
+    except ValueError as error:
+        raise MalformedDocument(f"the reports are no JSON document: {error}") from error
+    batch = read_batch(body)
+    return node_reports.take_in(context().session, context().clock, reference, batch).to_json()
 
 
 @blueprint.get("/nodes/<path:reference>")

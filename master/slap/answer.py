@@ -9,6 +9,7 @@ from flask import Response, request
 from slapos.master.http import context
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.slap import node_view
+from slapos.master.timestamp import to_timestamp
 from slapos.protocol.instance_xml import to_instance_xml
 from slapos.protocol.marshal import Marshalled
 
@@ -17,7 +18,7 @@ def requested_instance(instance: SoftwareInstance) -> Marshalled:
     """Return what a requester is told of its instance."""
     place = instance.host or instance
     partition, node = place.partition, place.node
-    timestamp = node_view.to_timestamp(instance.changed_at)
+    timestamp = to_timestamp(instance.changed_at)
     return Marshalled(
         "SoftwareInstance",
         (),

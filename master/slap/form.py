@@ -11,7 +11,7 @@ from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
-from slapos.master.slap import node_view
+from slapos.master.timestamp import from_timestamp
 from slapos.protocol.errors import InvalidRequest, MalformedDocument, SlapOSError
 from slapos.protocol.marshal import loads
 from slapos.protocol.states import InstanceState
@@ -96,7 +96,7 @@ def place() -> tuple[str, str]:
 def about() -> datetime | None:
     """Return the timestamp that a report goes by; older nodes do not send it."""
     timestamp = optional("timestamp")
-    return None if timestamp is None else node_view.from_timestamp(timestamp)
+    return None if timestamp is None else from_timestamp(timestamp)
 
 
 def field(name: str) -> str:

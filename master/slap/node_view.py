@@ -4,7 +4,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import bindparam, select
@@ -16,11 +15,13 @@ from slapos.master.nodes.model import ComputeNode, ComputePartition, NodeExchang
 from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.status import access_status
-from slapos.protocol.errors import InvalidRequest
+from slapos.master.timestamp import to_timestamp
 from slapos.protocol.marshal import dumps
 from slapos.protocol.messages import NodeInformation, PartitionInformation, ReleaseAssignment
 from slapos.protocol.states import InstallationState, InstanceState
 
+#: Where an application has its NodeViews.
+NODE_VIEWS = "slapos.node_views"
 #: Nodes whose documents are kept by a process.
 KEPT_NODES = 1000
 
@@ -163,16 +164,3 @@ def _shared(instance: SoftwareInstance) -> dict[str, Any]:
         "slave_reference": instance.reference,
         **instance.parameters,
     }
-
-
-def to_timestamp(moment: datetime) -> str:
-    """Return a time as it travels: seconds since 1970, as text, to be compared only."""
-    return f"{moment.timestamp():.6f}"
-
-
-def from_timestamp(text: str) -> datetime:
-    """Read what `to_timestamp` wrote."""
-    try:
-        return datetime.fromtimestamp(float(text), UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(f"{text!r} is no timestamp") from error

@@ -39,7 +39,6 @@ STATUS: dict[type[SlapOSError], int] = {
     InvalidConfiguration: 404,
     MasterUnreachable: 523,
 }
-NODE_VIEWS = "slapos.node_views"
 KEPT_ANSWERS = "slapos.kept_answers"
 IGNORED = "Ignored"
 DONE = "done"
@@ -64,7 +63,7 @@ def _answer_http_error(error: HTTPException) -> ResponseReturnValue:
 @blueprint.get("/getComputerInformation")
 def get_full_computer_information() -> ResponseReturnValue:
     """Tell a node everything; nothing, with 304, when it has the same already."""
-    views: node_view.NodeViews = current_app.extensions[NODE_VIEWS]
+    views: node_view.NodeViews = current_app.extensions[node_view.NODE_VIEWS]
     document = views.document(context().session, request.args["computer_id"])
     response = answer.xml(document.content)
     response.set_etag(document.etag)

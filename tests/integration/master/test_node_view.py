@@ -10,7 +10,8 @@ from slapos.master.database import Database
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import lookup, reports
 from slapos.master.provisioning import service as provisioning
-from slapos.master.slap.node_view import NodeViews, from_timestamp, to_timestamp
+from slapos.master.slap.node_view import NodeViews
+from slapos.master.timestamp import from_timestamp, to_timestamp
 from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.protocol.states import BuildState, InstanceState
 from tests.fakes import NOON, FakeClock

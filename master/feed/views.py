@@ -1,0 +1,41 @@
+"""The change feed without the waiting, which is the web server's (`feed/waiting.py`)."""
+
+from typing import Any
+
+from flask import Blueprint, current_app, jsonify, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy import bindparam, select
+
+from slapos.master.compression import compressed
+from slapos.master.http import context
+from slapos.master.nodes import service as nodes
+from slapos.master.nodes.model import ComputeNode, NodeExchange
+from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
+
+blueprint = Blueprint("feed", __name__, url_prefix="/v1/nodes")
+
+CHANGE = (
+    select(NodeExchange.change)
+    .join(ComputeNode, ComputeNode.id == NodeExchange.node_id)
+    .where(ComputeNode.reference == bindparam("reference"))
+)
+
+
+@blueprint.get("/<path:reference>/changes")
+def show_changes(reference: str) -> ResponseReturnValue:
+    """Tell whether a node has something to do since it got a token; with it, what, if it asks so.
+
+    Any other token than the latest counts as a change: also one that is none.
+    """
+    session = context().session
+    token = session.scalar(CHANGE, {"reference": reference})
+    if token is None:
+        nodes.find_node(session, reference)
+        raise AssertionError("a node appeared in a transaction that reads one moment")
+    changed = request.args.get("since") != token
+    told: dict[str, Any] = {"token": token, "changed": changed}
+    if changed and request.args.get("information") == "1":
+        views: NodeViews = current_app.extensions[NODE_VIEWS]
+        document = views.document(session, reference)
+        told |= {"information": document.content.decode(), "etag": document.etag}
+    return compressed(jsonify(told))

@@ -1,0 +1,114 @@
+"""Taking in what a node tells in one go: in order, each once, and a bad one alone is refused."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy.exc import DataError
+from sqlalchemy.orm import Session
+
+from slapos.master.catalog import service as catalog
+from slapos.master.nodes import service as nodes
+from slapos.master.nodes.exchange import heard_from
+from slapos.master.nodes.model import ComputeNode, TakenReport
+from slapos.master.provisioning import lookup, reports
+from slapos.master.timestamp import from_timestamp
+from slapos.protocol.errors import InvalidRequest, SlapOSError
+from slapos.protocol.node_reports import Receipt, Refusal, Report, check_report
+from slapos.protocol.states import BuildState, InstanceState
+from slapos.system.clock import Clock
+
+#: How long the identifiers of reports are remembered, and how much longer the oldest one at most.
+REMEMBERED = timedelta(days=90)
+GRACE = timedelta(days=1)
+
+TAKEN = select(TakenReport.report_id).where(
+    TakenReport.node_id == bindparam("node"),
+    TakenReport.report_id.in_(bindparam("reports", expanding=True)),
+)
+OLDEST = select(func.min(TakenReport.taken_at)).where(TakenReport.node_id == bindparam("node"))
+FORGET = delete(TakenReport).where(
+    TakenReport.node_id == bindparam("node"), TakenReport.taken_at < bindparam("until")
+)
+
+
+def take_in(session: Session, clock: Clock, reference: str, batch: Sequence[Report]) -> Receipt:
+    """Take in the reports of a node, and say what became of each."""
+    node = nodes.find_node(session, reference)
+    heard_from(session, node.id, clock.now())
+    _forget_old(session, clock.now(), node)
+    seen = _seen(session, node, [report["id"] for report in batch])
+    taken, refused = [], []
+    for report in batch:
+        try:
+            if report["id"] not in seen:
+                _take_once(session, clock, node, report)
+                seen.add(report["id"])
+            taken.append(report["id"])
+        except SlapOSError as error:
+            refused.append(Refusal(report["id"], error.code, str(error)))
+    return Receipt(tuple(taken), tuple(refused))
+
+
+def _take_once(session: Session, clock: Clock, node: ComputeNode, report: Report) -> None:
+    """Take in one report, or leave everything as it was and raise."""
+    check_report(report)
+    row = {"node_id": node.id, "report_id": report["id"], "taken_at": clock.now()}
+    try:
+        with session.begin_nested():
+            # Another process may take the same one: then this transaction is begun anew.
+            session.execute(insert(TakenReport), row)
+            _take(session, clock, node.reference, report)
+    except (DataError, UnicodeError) as error:
+        raise InvalidRequest(f"it has text that cannot be stored: {error}") from error
+
+
+def _take(session: Session, clock: Clock, node: str, report: Report) -> None:
+    match report["kind"]:
+        case "instance":
+            _take_instance(session, clock, node, report)
+        case "release":
+            catalog.report(
+                session,
+                clock,
+                node=node,
+                url=report["url"],
+                state=BuildState(report["state"]),
+                message=report.get("message") or "",
+            )
+        case _:
+            pass  # the local profile does nothing with usage and related instances, as with SLAP's
+
+
+def _take_instance(session: Session, clock: Clock, node: str, report: Report) -> None:
+    state, error = report.get("state"), report.get("error")
+    timestamp, since = report.get("timestamp"), report.get("since")
+    if not state and not error:
+        raise InvalidRequest("it has neither a state nor an error")
+    instance = lookup.instance_on_partition(session, node, report["partition"])
+    about = None if timestamp is None else from_timestamp(timestamp)
+    began = None if since is None else _moment(since)
+    if state:
+        reports.report_state(session, clock, instance, InstanceState(state), about, began)
+    if error:
+        reports.report_error(session, clock, instance, error, about, began)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            raise ValueError("it does not say in which time zone")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(f"since is {text[:60]!r}, no time in ISO 8601: {error}") from error
+
+
+def _seen(session: Session, node: ComputeNode, ids: Collection[str]) -> set[str]:
+    return set(session.scalars(TAKEN, {"node": node.id, "reports": list(ids)}))
+
+
+def _forget_old(session: Session, now: datetime, node: ComputeNode) -> None:
+    oldest = session.scalar(OLDEST, {"node": node.id})
+    if oldest is not None and oldest < now - REMEMBERED - GRACE:
+        session.execute(FORGET, {"node": node.id, "until": now - REMEMBERED})
