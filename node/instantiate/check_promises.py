@@ -4,7 +4,7 @@ from pathlib import Path
 
 from slapos.node.buildout_program import python_of
 from slapos.node.doors import Doors
-from slapos.node.promise.check import Mode, PromiseContext, PromiseResult
+from slapos.node.promise.check import Mode, PromiseContext, PromiseResult, PromiseRun
 from slapos.node.users import Account
 
 
@@ -17,8 +17,8 @@ def check_promises(
     *,
     mode: Mode,
     force: bool,
-) -> list[PromiseResult]:
-    """Return the results of all promises, checked with the Python of the release."""
+) -> PromiseRun:
+    """Check all promises with the Python of the release."""
     settings = doors.settings
     certificates = settings.certificate_repository_path
     python = python_of(release / "bin" / "buildout") if release is not None else None

@@ -295,7 +295,7 @@ class PartitionProcessor:
             self._doors,
             mode=mode,
             force=force,
-        )
+        ).results
 
     def _promises_failed(
         self, wanted: PartitionInformation, results: list[PromiseResult]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from slapos.node.beneath import UnsafePath, open_folder
-from slapos.node.promise.discover import find_promises
+from slapos.node.promise.discover import find_promises, promises_version
 from slapos.node.promise.result import KINDS, Mode, PromiseResult, from_document
 from slapos.protocol.errors import MalformedDocument
 from slapos.system.clock import Clock, SystemClock
@@ -23,6 +23,8 @@ __all__ = [
     "PromiseChecker",
     "PromiseContext",
     "PromiseResult",
+    "PromiseRun",
+    "promises_version",
 ]
 
 #: The title of the result that says that the promises could not be checked at all.
@@ -35,6 +37,8 @@ LAUNCHER_TIME = 60.0
 ENDING_TIME = 3.0
 #: Seconds that a launcher gets in all: however many promises it has, other partitions wait.
 LONGEST_TIME = 900.0
+#: Seconds after which promises that could not all be checked are due again.
+RETRY = 60.0
 #: Characters of a launcher's output that a message about its failure repeats.
 REPEATED_OUTPUT = 2000
 
@@ -55,10 +59,33 @@ class PromiseContext:
     authority_file: Path | None = None
 
 
+@dataclass(frozen=True)
+class PromiseRun:
+    """What came of checking a partition's promises, and until when nothing needs to be started.
+
+    Keep it, and check again when `is_due` says so: until then a check would only say the same.
+    `checked` and `next_due` are in seconds since 1970; `next_due` is when the first promise has its
+    turn to look for anomalies, infinite for never. `version` is what `promises_version` said.
+    """
+
+    results: list[PromiseResult]
+    checked: float
+    next_due: float
+    version: str = ""
+
+    def is_due(self, now: float, version: str | None = None) -> bool:
+        """Whether a promise has its turn, the clock was put back, or `version` is another one.
+
+        Ask with the `promises_version` of the partition after something was done there, and
+        without on every tick of a clock: then it costs nothing.
+        """
+        return not self.checked <= now < self.next_due or version not in (None, self.version)
+
+
 class PromiseChecker(Protocol):
     """What can check a partition's promises."""
 
-    def check(self, context: PromiseContext, *, mode: Mode, force: bool) -> list[PromiseResult]:
+    def check(self, context: PromiseContext, *, mode: Mode, force: bool) -> PromiseRun:
         """Return the result of every promise; `force` runs also those whose turn has not come."""
         ...
 
@@ -73,19 +100,28 @@ class ProcessPromiseChecker:
         self._environment = environment
         self._clock = clock or SystemClock()
 
-    def check(self, context: PromiseContext, *, mode: Mode, force: bool) -> list[PromiseResult]:
+    def check(self, context: PromiseContext, *, mode: Mode, force: bool) -> PromiseRun:
         """Return the result of every promise, those kept from an earlier run included.
 
         A launcher that cannot be started, crashes, hangs or prints what nobody understands is a
-        failed result titled `promise-launcher`; nothing is raised.
+        failed result titled `promise-launcher`, and due again soon; nothing is raised.
         """
+        now = self._clock.now().timestamp()
+        version = promises_version(context.partition_directory)
+        results, next_due = self._checked(context, mode, force)
+        return PromiseRun(results, now, now + RETRY if next_due is None else next_due, version)
+
+    def _checked(
+        self, context: PromiseContext, mode: Mode, force: bool
+    ) -> tuple[list[PromiseResult], float | None]:
+        """Return the results, and when the next promise is due, None where nobody could say."""
         try:
             count = len(find_promises(context.partition_directory).files)
             if not count:
-                return []
+                return [], math.inf
             _give_state_folder(context)
         except (OSError, UnsafePath) as error:
-            return [self._failure(mode, f"the promises of {context.partition}: {error}")]
+            return [self._failure(mode, f"the promises of {context.partition}: {error}")], None
         reading = _Reading(count)
         limit = math.ceil(count / PARALLEL) * (context.timeout + ENDING_TIME) + LAUNCHER_TIME
         try:
@@ -102,8 +138,8 @@ class ProcessPromiseChecker:
         except CommandFailed as error:
             cause = str(error)
         if reading.ended:
-            return reading.results
-        return [*reading.results, self._failure(mode, _told(context, cause, reading))]
+            return reading.results, reading.next_due
+        return [*reading.results, self._failure(mode, _told(context, cause, reading))], None
 
     def _promise_environment(self, context: PromiseContext) -> dict[str, str]:
         values = {**self._environment, "HOME": str(context.partition_directory)}
@@ -119,7 +155,8 @@ class ProcessPromiseChecker:
             title=LAUNCHER_TITLE,
             failed=True,
             message=message,
-            date=self._clock.now(),
+            date=(now := self._clock.now()),
+            since=now,
             execution_time=0.0,
             kind=KINDS[mode],
         )
@@ -132,12 +169,17 @@ class _Reading:
     limit: int
     results: list[PromiseResult] = field(default_factory=list)
     ended: bool = False
+    next_due: float | None = None
     other: str = ""
 
     def take(self, line: str) -> None:
         event = _event(line)
         if event.get("event") == "end":
             self.ended = True
+            # Null is never; a launcher of an older package does not say it at all.
+            next_due = event.get("next_due", "")
+            if next_due is None or isinstance(next_due, int | float):
+                self.next_due = math.inf if next_due is None else float(next_due)
         elif event.get("event") == "result" and len(self.results) < self.limit:
             try:
                 self.results.append(from_document(event))

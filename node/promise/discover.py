@@ -53,6 +53,25 @@ def find_promises(partition_directory: Path) -> Promises:
     return Promises(tuple(found.values()), tuple(others))
 
 
+def promises_version(partition_directory: Path) -> str:
+    """Return a text that changes when a promise is added, replaced or removed.
+
+    It costs two looks at the disk. A promise written over in place does not change it: that is
+    seen when its turn comes.
+    """
+    return " ".join(
+        _version(partition_directory / folder) for folder in (PLUGIN_FOLDER, EXECUTABLE_FOLDER)
+    )
+
+
+def _version(folder: Path) -> str:
+    try:
+        status = os.stat(folder)
+    except OSError:
+        return "-"
+    return f"{status.st_ino}.{status.st_mtime_ns}"
+
+
 def _free_title(path: Path, taken: Container[str]) -> str:
     if path.stem not in taken:
         return path.stem

@@ -1,6 +1,7 @@
 """What the last runs of a promise logged, and the rules by which that is counted."""
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,8 @@ from slapos.node.promise.state_file import replace_file
 FAILURE_LEVELS = ("ERROR", "CRITICAL")
 #: How many runs are remembered at least; rules that look further back see only these.
 REMEMBERED_RUNS = 100
+#: Below so many bytes nobody counts how many there are.
+SMALL = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -93,15 +96,21 @@ class History:
     def append(self, run: Run) -> None:
         """Remember one more run, and forget the oldest where they have become many."""
         text = _written(run) + "\n"
-        with self._path.open("a+", encoding="utf-8", errors="replace") as stream:
-            stream.seek(0)
-            known = stream.read()
-            if known.count("\n") < 2 * REMEMBERED_RUNS:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size <= SMALL or self._count() < 2 * REMEMBERED_RUNS:
                 # After a line that a crash has torn, begin a new one.
-                stream.write(text if not known or known.endswith("\n") else "\n" + text)
+                is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                os.write(descriptor, (b"\n" if is_torn else b"") + text.encode())
                 return
-        kept = known.splitlines()[1 - REMEMBERED_RUNS :]
+        finally:
+            os.close(descriptor)
+        kept = self._lines()[1 - REMEMBERED_RUNS :]
         replace_file(self._path, "\n".join([*kept, text]))
+
+    def _count(self) -> int:
+        return len(self._lines())
 
     def _lines(self) -> list[str]:
         try:

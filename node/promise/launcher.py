@@ -32,7 +32,7 @@ from slapos.node.promise.history import History, Run
 from slapos.node.promise.log import append, format_line, rotate, transaction_of
 from slapos.node.promise.process import ANSWER, Ended, ProcessPool, Work
 from slapos.node.promise.result import KINDS, Mode, PromiseResult, to_document
-from slapos.node.promise.state_file import PromiseState, Schedule, file_version
+from slapos.node.promise.state_file import PromiseState, Schedule, file_version, next_turn
 from slapos.protocol.errors import SlapOSError
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.settings import environment
@@ -73,9 +73,8 @@ class Launcher:
     def run(self) -> bool:
         """Run what is due, print every result, and return whether a promise fails."""
         os.chdir(self._directory)
-        self._state.make_folders()
         promises = find_promises(self._directory)
-        self._state.forget_others({promise.title for promise in promises.files})
+        self._state.load(promises.files)
         for path in promises.not_executable:
             _say(f"warning: {path} is not executable: no promise; make it so, or remove it")
         due = [due for promise in promises.files if (due := self._due(promise)) is not None]
@@ -85,19 +84,20 @@ class Launcher:
         )
         for ended in pool.run((one, self._work(one)) for one in due):
             self._conclude(ended)
-        _tell({"event": "end"})
+        self._save()
+        _tell({"event": "end", "next_due": self._next_due(promises.files)})
         if self._bang_for is not None:
             self._bang(self._bang_for)
         return self._failing
 
     def _due(self, promise: PromiseFile) -> Due | None:
         """Return what is to be run; where it is not its turn, print the result it left."""
-        schedule = self._state.load_schedule(promise)
+        schedule = self._state.schedule(promise)
         if not schedule.takes_part(self._mode):
             return None
         now = self._clock.now()
         if not self._arguments.force and not schedule.is_due(now.timestamp()):
-            kept = self._state.load_result(promise.title)
+            kept = self._state.result(promise.title)
             if kept is not None:
                 self._emit(promise, kept, "kept, ")
                 return None
@@ -140,7 +140,7 @@ class Launcher:
             self._mode,
             self._arguments.timeout,
             now.timestamp(),
-            partial(self._state.load_result, promise.title),
+            partial(self._state.result, promise.title),
         )
         if promise.is_plugin:
             outcome = outcome_of_plugin(ended, given)
@@ -156,27 +156,35 @@ class Launcher:
                 execution_time=round(ended.seconds, 3),
                 kind=outcome.kind,
             )
-        try:
-            self._store(ended, outcome, result, history)
-        except OSError as error:
-            _say(f"warning: what came of {promise.title} cannot be stored: {error}")
-        if result is not None:
-            self._emit(promise, result)
-            if _is_anomaly(outcome) and self._mode == "anomaly" and self._bang_for is None:
-                self._bang_for = promise.title
-
-    def _store(
-        self, ended: Ended[Due], outcome: Outcome, result: PromiseResult | None, history: History
-    ) -> None:
         due = ended.key
         schedule = replace(outcome.schedule or due.schedule, file_version=due.file_version)
         if result is not None:
-            now = result.date.timestamp()
-            schedule = replace(schedule, next_run_after=now + schedule.periodicity * 60)
-            self._state.save_result(due.promise, result)
-            history.append(Run(now, outcome.lines))
-            self._log(ended, outcome, now)
-        self._state.save_schedule(due.promise, schedule)
+            turn = next_turn(now.timestamp(), schedule.periodicity, self._arguments.partition)
+            schedule = replace(schedule, next_run_after=turn)
+        result = self._state.keep(promise, schedule, result)
+        if result is None:
+            return
+        self._emit(promise, result)
+        if _is_anomaly(outcome) and self._mode == "anomaly" and self._bang_for is None:
+            self._bang_for = promise.title
+        try:
+            self._state.publish(promise)
+            history.append(Run(now.timestamp(), outcome.lines))
+            self._log(ended, outcome, now.timestamp())
+        except OSError as error:
+            _say(f"warning: what came of {promise.title} cannot be stored: {error}")
+
+    def _save(self) -> None:
+        try:
+            self._state.save()
+        except OSError as error:
+            _say(f"warning: the state of the promises cannot be stored: {error}")
+
+    def _next_due(self, promises: Iterable[PromiseFile]) -> float | None:
+        """Return when the first promise has its turn to look for anomalies, None for never."""
+        schedules = map(self._state.schedule, promises)
+        turns = [one.next_run_after for one in schedules if one.takes_part("anomaly")]
+        return min(turns, default=None)
 
     def _log(self, ended: Ended[Due], outcome: Outcome, now: float) -> None:
         """Log what the promise did not log itself."""

@@ -17,7 +17,10 @@ MESSAGE_LENGTH = 5000
 
 @dataclass(frozen=True, kw_only=True)
 class PromiseResult:
-    """What a promise found: `date` is in UTC, `execution_time` in seconds."""
+    """What a promise found: `date` is in UTC, `execution_time` in seconds.
+
+    `since` is when it began to hold, or to fail, without a break; None where nobody kept that.
+    """
 
     title: str
     failed: bool
@@ -25,6 +28,7 @@ class PromiseResult:
     date: datetime
     execution_time: float
     kind: Kind
+    since: datetime | None = None
 
 
 def shortened(message: str) -> str:
@@ -36,7 +40,7 @@ def shortened(message: str) -> str:
 
 def to_document(result: PromiseResult, *, name: str, path: str) -> dict[str, Any]:
     """Return the result of the promise file `path` (its file name is `name`) as JSON has it."""
-    return {
+    document = {
         "title": result.title,
         "name": name,
         "path": path,
@@ -44,10 +48,13 @@ def to_document(result: PromiseResult, *, name: str, path: str) -> dict[str, Any
         "result": {
             "type": result.kind,
             "failed": result.failed,
-            "date": result.date.astimezone(UTC).strftime(DATE_FORMAT),
+            "date": _written(result.date),
             "message": shortened(result.message),
         },
     }
+    if result.since is not None:
+        document["since"] = _written(result.since)
+    return document
 
 
 def from_document(document: Any) -> PromiseResult:
@@ -60,12 +67,25 @@ def from_document(document: Any) -> PromiseResult:
             title=_text(document["title"]),
             failed=bool(inner["failed"]),
             message=shortened(_text(inner["message"] or "")),
-            date=datetime.strptime(inner["date"], DATE_FORMAT).replace(tzinfo=UTC),
+            date=_read(inner["date"]),
             execution_time=float(document["execution-time"]),
             kind=cast(Kind, inner["type"]),
+            since=_read(document["since"]) if "since" in document else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MalformedDocument(f"this is no promise result: {error!r}") from error
+
+
+def _written(date: datetime) -> str:
+    return date.astimezone(UTC).strftime(DATE_FORMAT)
+
+
+def _read(text: str) -> datetime:
+    # Not strptime, which takes as long as all the rest of reading a result.
+    date = datetime.fromisoformat(text)
+    if date.tzinfo is None:
+        raise ValueError(f"the date {text!r} has no zone")
+    return date.astimezone(UTC)
 
 
 def _text(value: Any) -> str:

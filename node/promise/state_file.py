@@ -1,11 +1,18 @@
-"""The files below `.slapgrid/promise`: results, and when a promise's turn comes again."""
+"""The files below `.slapgrid/promise`: results for monitors, and all that is known of promises.
+
+A file that takes the place of another costs more than a promise (0.1 ms of processor and a write to
+the disk at once), so there are few: one file of state for the whole partition, and a result file
+only when it says something new or its date has become old.
+"""
 
 import json
 import os
-from collections.abc import Set
+import zlib
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from slapos.node.promise.discover import PromiseFile
 from slapos.node.promise.result import Mode, PromiseResult, from_document, to_document
@@ -13,9 +20,14 @@ from slapos.protocol.errors import MalformedDocument
 
 FOLDER = Path(".slapgrid/promise")
 RESULT_SUFFIX = ".status.json"
-SCHEDULE_SUFFIX = ".schedule.json"
 HISTORY_SUFFIX = ".runs.jsonl"
+STATE = "promises.json"
 DEFAULT_PERIODICITY = 2.0
+#: Seconds that the date in a result file may lag behind, when nothing else in it changed. Readers
+#: have to bear dates as old as a promise's period anyway, which may be hours.
+RESULT_LAG = 300.0
+#: The part of its period by which a promise's turn may move to fall in with its partition's.
+SHIFT = 0.1
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -23,9 +35,15 @@ def replace_file(path: Path, text: str) -> None:
 
     Without waiting for the disk: what a promise found is found again in minutes.
     """
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    beside = f"{path}.tmp"
+    try:
+        with open(beside, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(beside, path)
+    except OSError:
+        with suppress(OSError):  # on a full disk it would only take more of what is missing
+            os.unlink(beside)
+        raise
 
 
 @dataclass(frozen=True)
@@ -48,7 +66,28 @@ class Schedule:
 
     def is_due(self, now: float) -> bool:
         """Whether its turn has come; a clock that was put back does not delay it further."""
-        return not now < self.next_run_after <= now + self.periodicity * 60
+        return not now < self.next_run_after <= now + self.periodicity * 60 * (1 + SHIFT)
+
+
+def next_turn(now: float, periodicity: float, partition: str) -> float:
+    """Return when a promise that ran `now` has its turn again, both in seconds since 1970.
+
+    That is when its period is over, on a grid of its partition's: so all promises of one partition
+    have their turn together, for they share the cost of being started, and those of a thousand
+    partitions are spread over the period. The first time it may be sooner, or a tenth later.
+    """
+    period = periodicity * 60
+    turn = now + period - (now - zlib.crc32(partition.encode())) % period
+    return round(turn if turn - now > period * SHIFT else turn + period, 3)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of one promise; `told` is the date in its result file, 0 when it has none."""
+
+    schedule: Schedule = Schedule()
+    result: PromiseResult | None = None
+    told: float = 0.0
 
 
 class PromiseState:
@@ -58,37 +97,81 @@ class PromiseState:
         self._result = partition_directory / FOLDER / "result"
         self._state = partition_directory / FOLDER / "state"
         self.log = partition_directory / FOLDER / "log"
+        self._known: dict[str, Known] = {}
+        self._saved: dict[str, Known] = {}
 
-    def make_folders(self) -> None:
-        """Make the folders."""
-        for folder in (self._result, self._state, self.log):
-            folder.mkdir(parents=True, exist_ok=True)
+    def load(self, promises: Iterable[PromiseFile]) -> None:
+        """Read what is known of these promises, and remove what is stored of others (but logs).
 
-    def load_result(self, title: str) -> PromiseResult | None:
-        """Return the stored result, None when there is none that can be read."""
+        What cannot be read, as a crash may leave it, is not known. Makes the folders.
+        """
+        stored: dict[str, Known] = {}
         try:
-            return from_document(json.loads((self._result / (title + RESULT_SUFFIX)).read_text()))
-        except (OSError, ValueError, MalformedDocument):
-            return None
+            with open(self._state / STATE, encoding="utf-8") as stream:
+                document = json.load(stream)
+            for title, values in document.items():
+                with suppress(ValueError, TypeError, KeyError, AttributeError, MalformedDocument):
+                    stored[title] = _known(values)
+        except (OSError, ValueError, AttributeError, RecursionError):
+            for folder in (self._result, self._state, self.log):
+                folder.mkdir(parents=True, exist_ok=True)
+        titles = {promise.title for promise in promises}
+        self._saved = stored
+        self._known = {title: known for title, known in stored.items() if title in titles}
+        if stored.keys() != titles:
+            self._forget_others(titles)
 
-    def save_result(self, promise: PromiseFile, result: PromiseResult) -> None:
-        """Store a result."""
-        document = to_document(result, name=promise.name, path=str(promise.path))
-        replace_file(self._result / (promise.title + RESULT_SUFFIX), json.dumps(document))
-
-    def load_schedule(self, promise: PromiseFile) -> Schedule:
+    def schedule(self, promise: PromiseFile) -> Schedule:
         """Return the schedule; of a promise whose file was changed, the default: it is due."""
-        with suppress(OSError, ValueError, TypeError):
-            path = self._state / (promise.title + SCHEDULE_SUFFIX)
-            schedule = Schedule(**json.loads(path.read_text()))
-            if schedule.file_version == file_version(promise.path):
-                return schedule
+        known = self._known.get(promise.title)
+        if known is not None and known.schedule.file_version == file_version(promise.path):
+            return known.schedule
         return Schedule()
 
-    def save_schedule(self, promise: PromiseFile, schedule: Schedule) -> None:
-        """Store a schedule."""
-        path = self._state / (promise.title + SCHEDULE_SUFFIX)
-        replace_file(path, json.dumps(asdict(schedule)))
+    def result(self, title: str) -> PromiseResult | None:
+        """Return the last result, None when it has none."""
+        known = self._known.get(title)
+        return known.result if known is not None else None
+
+    def keep(
+        self, promise: PromiseFile, schedule: Schedule, result: PromiseResult | None
+    ) -> PromiseResult | None:
+        """Keep what came of a promise in memory, and return the result with `since`.
+
+        With `result` None, it said nothing this time. `publish` and `save` store it.
+        """
+        before = self._known.get(promise.title, Known())
+        if result is None:
+            self._known[promise.title] = replace(before, schedule=schedule)
+            return None
+        last = before.result
+        goes_on = last is not None and last.failed == result.failed
+        result = replace(result, since=(last and last.since if goes_on else None) or result.date)
+        is_news = (
+            not _says_the_same(last, result)
+            or before.schedule.file_version != schedule.file_version
+            or not 0 <= result.date.timestamp() - before.told < RESULT_LAG
+        )
+        self._known[promise.title] = Known(schedule, result, 0.0 if is_news else before.told)
+        return result
+
+    def publish(self, promise: PromiseFile) -> None:
+        """Write the result file, when what was kept is news to its readers."""
+        known = self._known[promise.title]
+        if known.result is None or known.told:
+            return
+        document = to_document(known.result, name=promise.name, path=str(promise.path))
+        replace_file(self._result / (promise.title + RESULT_SUFFIX), json.dumps(document))
+        told = known.result.date.timestamp()
+        self._known[promise.title] = replace(known, told=told)
+
+    def save(self) -> None:
+        """Store what is known, when that is news."""
+        if self._known == self._saved:
+            return
+        document = {title: _document(title, known) for title, known in self._known.items()}
+        replace_file(self._state / STATE, json.dumps(document))
+        self._saved = dict(self._known)
 
     def history_path(self, title: str) -> Path:
         """Return where the last runs are remembered."""
@@ -98,11 +181,13 @@ class PromiseState:
         """Return where the log is."""
         return self.log / f"{title}.log"
 
-    def forget_others(self, titles: Set[str]) -> None:
-        """Remove what is stored of promises that are no more, logs excepted."""
+    def _forget_others(self, titles: set[str]) -> None:
+        names = {STATE} | {
+            title + suffix for title in titles for suffix in (RESULT_SUFFIX, HISTORY_SUFFIX)
+        }
         for folder in (self._result, self._state):
             for path in folder.iterdir():
-                if _title_of(path.name) not in titles:
+                if path.name not in names:
                     with suppress(OSError):  # whatever it is, it hinders nobody
                         path.unlink()
 
@@ -110,14 +195,40 @@ class PromiseState:
 def file_version(path: Path) -> str:
     """Return a text that changes when the file does, empty for one that is gone."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return ""
     return f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"
 
 
-def _title_of(name: str) -> str:
-    name = name.removesuffix(".tmp")
-    for suffix in (RESULT_SUFFIX, SCHEDULE_SUFFIX, HISTORY_SUFFIX):
-        name = name.removesuffix(suffix)
-    return name
+def _says_the_same(one: PromiseResult | None, other: PromiseResult) -> bool:
+    return one is not None and (one.kind, one.failed, one.message) == (
+        other.kind,
+        other.failed,
+        other.message,
+    )
+
+
+def _document(title: str, known: Known) -> dict[str, Any]:
+    result = known.result and to_document(known.result, name=title, path="")
+    return {"schedule": vars(known.schedule), "result": result, "told": known.told}
+
+
+def _known(document: Any) -> Known:
+    """Return what `_document` wrote. Raises ValueError, TypeError, KeyError, MalformedDocument."""
+    result = document["result"]
+    return Known(
+        _schedule(document["schedule"]),
+        None if result is None else from_document(result),
+        float(document["told"]),
+    )
+
+
+def _schedule(values: Any) -> Schedule:
+    schedule = Schedule(**values)
+    # A comparison with what is no number would stop the whole partition.
+    return replace(
+        schedule,
+        periodicity=float(schedule.periodicity),
+        next_run_after=float(schedule.next_run_after),
+    )

@@ -80,7 +80,7 @@ class Partition:
             "user": self.user,
             **self.options,
         }
-        results = checker.check(PromiseContext(**values), mode=mode, force=force)
+        results = checker.check(PromiseContext(**values), mode=mode, force=force).results
         found = {result.title: result for result in results}
         assert len(found) == len(results)
         return found

@@ -59,7 +59,9 @@ def test_results_and_logs_are_where_monitors_look(partition: Partition) -> None:
     partition.check()
     document = json.loads(partition.state("result/bad.status.json").read_text())
     assert document["execution-time"] > 0
-    assert document["result"].pop("date").endswith("+0000")
+    date = document["result"].pop("date")
+    assert date.endswith("+0000")
+    assert document.pop("since") == date
     del document["execution-time"]
     assert document == {
         "title": "bad",
@@ -211,8 +213,8 @@ from slapos.grid.promise.generic import GenericPromise as RunPromise
     assert not found["ours"].failed
     assert (found["theirs"].failed, found["theirs"].message) == (True, "as it was")
     assert posted == []  # its own word on bangs is kept to
-    schedule = json.loads(partition.state("state/theirs.schedule.json").read_text())
-    assert schedule["periodicity"] == 7
+    stored = json.loads(partition.state("state/promises.json").read_text())
+    assert stored["theirs"]["schedule"]["periodicity"] == 7
 
 
 # Limits.

@@ -285,7 +285,7 @@ COUNTS = {
 @pytest.mark.parametrize("plugin", COMPLETE)
 def test_how_many_failures_are_an_anomaly(tmp_path: Path, plugin: str) -> None:
     state = PromiseState(tmp_path)
-    state.make_folders()
+    state.load([])
     failed = []
     for _ in range(3):
         found = promise(plugin, tmp_path, **COMPLETE[plugin])

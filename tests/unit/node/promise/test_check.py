@@ -7,9 +7,12 @@ import pytest
 
 from slapos.node.promise.check import (
     LAUNCHER_TITLE,
+    RETRY,
     ProcessPromiseChecker,
     PromiseContext,
     PromiseResult,
+    PromiseRun,
+    promises_version,
 )
 from slapos.node.promise.result import to_document
 from slapos.system.runner import CommandFailed, CommandTimedOut
@@ -56,6 +59,12 @@ def partition(tmp_path: Path) -> Path:
 def check(
     runner: FakeRunner, directory: Path, *, force: bool = False, **changes: Any
 ) -> list[PromiseResult]:
+    return checked(runner, directory, force=force, **changes).results
+
+
+def checked(
+    runner: FakeRunner, directory: Path, *, force: bool = False, **changes: Any
+) -> PromiseRun:
     checker = ProcessPromiseChecker(runner, {"PATH": "/bin"}, FakeClock())
     return checker.check(context(directory, **changes), mode="test", force=force)
 
@@ -131,3 +140,51 @@ def test_a_partition_that_cannot_be_read_is_a_failed_result(tmp_path: Path) -> N
     (tmp_path / "etc").symlink_to("etc")
     [found] = check(FakeRunner(), tmp_path)
     assert found.failed
+
+
+# When to check again.
+
+
+@pytest.mark.parametrize(
+    ("end", "next_due"),
+    [
+        ({"next_due": 1_800_000_000.5}, 1_800_000_000.5),
+        ({"next_due": None}, float("inf")),
+        ({}, NOON.timestamp() + RETRY),  # a launcher of an older package
+        ({"next_due": "soon"}, NOON.timestamp() + RETRY),
+    ],
+)
+def test_the_launcher_says_when_it_is_needed_again(
+    partition: Path, end: dict[str, Any], next_due: float
+) -> None:
+    runner = FakeRunner(output=json.dumps({"event": "end", **end}))
+    assert checked(runner, partition).next_due == next_due
+
+
+def test_a_partition_without_promises_is_never_due(tmp_path: Path) -> None:
+    assert checked(FakeRunner(), tmp_path).next_due == float("inf")
+
+
+def test_promises_that_could_not_be_checked_are_due_again_soon(partition: Path) -> None:
+    run = checked(FakeRunner(status=1), partition)
+    assert run.next_due == NOON.timestamp() + RETRY
+
+
+def test_nothing_is_due_until_then_unless_the_clock_was_put_back(partition: Path) -> None:
+    now = NOON.timestamp()
+    run = PromiseRun([], checked=now, next_due=now + 60, version="a")
+    assert not run.is_due(now)
+    assert not run.is_due(now + 59)
+    assert run.is_due(now + 60)
+    assert run.is_due(now + 86_400)
+    assert run.is_due(now - 86_400)
+    assert not run.is_due(now, "a")
+    assert run.is_due(now, "b")
+
+
+def test_a_new_promise_changes_the_version(partition: Path) -> None:
+    before = promises_version(partition)
+    assert checked(FakeRunner(output=END), partition).version == before
+    (partition / "etc" / "plugin" / "c.py").touch()
+    assert promises_version(partition) != before
+    assert promises_version(partition / "nowhere") == promises_version(partition / "no folder")

@@ -36,7 +36,7 @@ def promise(directory: Path, **options: Any) -> Says:
 def remember(directory: Path, *levels: str) -> None:
     """Leave runs behind, the oldest first, a minute apart, the last a minute ago."""
     state = PromiseState(directory)
-    state.make_folders()
+    state.load([])
     for index, level in enumerate(levels):
         date = NOON.timestamp() - 60 * (len(levels) - index)
         History(state.history_path("port")).append(

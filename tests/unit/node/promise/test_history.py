@@ -100,7 +100,7 @@ def test_what_is_appended_is_read_back(tmp_path_factory: object, given_runs: lis
 def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
     history = History(tmp_path / "port.runs.jsonl")
     for number in range(3 * REMEMBERED_RUNS):
-        history.append(Run(float(number)))
+        history.append(Run(float(number), (LogLine(1.0, "INFO", "well " * 200),)))
     kept = [run.date for run in history.newest_first()]
     assert REMEMBERED_RUNS <= len(kept) <= 2 * REMEMBERED_RUNS
     assert kept == [float(3 * REMEMBERED_RUNS - 1 - number) for number in range(len(kept))]
