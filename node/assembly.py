@@ -4,6 +4,9 @@ import sys
 
 from slapos.node.doors import Doors
 from slapos.node.promise.check import ProcessPromiseChecker
+from slapos.node.report.journal import Journal
+from slapos.node.report.reports import Reports
+from slapos.node.report.sender import Sender
 from slapos.node.settings import FormatSettings, NodeSettings
 from slapos.node.supervise.supervisor import Supervisor
 from slapos.node.supervise.watchdog import command_line
@@ -22,6 +25,7 @@ def make_doors(settings: NodeSettings) -> Doors:
     return Doors(
         settings=settings,
         client=make_client(settings),
+        reports=make_reports(settings),
         runner=runner,
         clock=clock,
         identifiers=SystemIdentifiers(),
@@ -44,6 +48,14 @@ def make_doors(settings: NodeSettings) -> Doors:
         environment=environment(),
         python=sys.executable,
     )
+
+
+def make_reports(settings: NodeSettings) -> Reports:
+    """Return what writes down what the master is to be told, with a client of its own."""
+    clock, identifiers = SystemClock(), SystemIdentifiers()
+    journal = Journal(settings.layout.journal, clock, identifiers)
+    sender = Sender(settings.computer_id, journal, make_client(settings), clock)
+    return Reports(journal, sender, clock, identifiers)
 
 
 def make_client(settings: NodeSettings | FormatSettings) -> SlapClient:

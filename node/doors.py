@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from slapos.node.monitor.metrics import Metrics
 from slapos.node.promise.check import PromiseChecker
+from slapos.node.report.reports import Reports
 from slapos.node.settings import NodeSettings
 from slapos.node.supervise.supervisor import Supervisor
 from slapos.protocol.slap_client import SlapClient
@@ -19,6 +20,7 @@ class Doors:
 
     settings: NodeSettings
     client: SlapClient
+    reports: Reports
     runner: Runner
     clock: Clock
     identifiers: Identifiers

@@ -25,6 +25,11 @@ class Layout:
         """Return where the node keeps what it remembers; only the node may write there."""
         return self.instance_root / "var" / "slapgrid"
 
+    @property
+    def journal(self) -> Path:
+        """Return the journal of reports that the master has not got yet."""
+        return self.state / "journal.db"
+
     def release_record(self, url: str) -> Path:
         """Return the file with what the node remembers of a release."""
         return self.state / "software" / f"{release_digest(url)}.json"

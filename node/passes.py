@@ -57,13 +57,14 @@ def software_pass(
             "'slapos proxy show' for what it wants, and 'slapos supply' to change that"
         )
     builder = ReleaseBuilder(doors)
-    outcomes = [
-        builder.bring(release, options)
-        for release in known.releases
-        if not only or release.url in only or release_digest(release.url) in only
-    ]
+    outcomes = []
+    for release in known.releases:
+        if not only or release.url in only or release_digest(release.url) in only:
+            outcomes.append(builder.bring(release, options))
+            doors.reports.try_flush()
     if garbage_collect:
         collect_garbage(doors.settings.layout, known)
+    outcomes += _tell_master(doors)
     _summarise("software releases", outcomes, said)
     return exit_status(outcomes)
 
@@ -104,6 +105,7 @@ def instance_pass(
         for partition in due:
             attempted[partition.reference] = processor.order(partition)
             outcomes[partition.reference] = processor.process(partition)
+            doors.reports.try_flush()
         if not any(outcomes[partition.reference].changed for partition in due):
             break
         # Only what changed is processed again, and that by its order, whatever was forced at first.
@@ -115,8 +117,18 @@ def instance_pass(
             break
     if options.check_always:
         _check_late_promises(doors, options, known.partitions, outcomes)
-    _summarise("partitions", list(outcomes.values()), said)
-    return exit_status(list(outcomes.values()))
+    results = [*outcomes.values(), *_tell_master(doors)]
+    _summarise("partitions", results, said)
+    return exit_status(results)
+
+
+def _tell_master(doors: Doors) -> list[Outcome]:
+    """Send the reports that still wait; return what the master did not take."""
+    doors.reports.try_flush(at_once=True)
+    trouble = doors.reports.take_trouble()
+    if not trouble:
+        return []
+    return [Outcome(subject="the master", result=Result.FAILED, cause=trouble)]
 
 
 def _check_late_promises(
@@ -141,6 +153,7 @@ def _check_late_promises(
         doors.clock.sleep(wait)
         for partition in late:
             outcomes[partition.reference] = processor.process(partition)
+            doors.reports.try_flush()
 
 
 def _check_known(only: Sequence[str], known: NodeInformation) -> None:
@@ -170,6 +183,7 @@ def report_pass(doors: Doors) -> ExitStatus:
         doors.supervisor.ensure_running()
     known = doors.client.node_information(doors.settings.computer_id)
     outcomes = report_partitions(doors, [p for p in known.partitions if not p.is_free])
+    outcomes += _tell_master(doors)
     _summarise("partitions", outcomes)
     return exit_status(outcomes)
 
@@ -228,7 +242,7 @@ class _Loop:
         if leaving <= self._leaving and now < self._next_report:
             return
         with process_lock(self._doors.settings.lock("ur")):
-            outcomes = report_partitions(self._doors, taken)
+            outcomes = report_partitions(self._doors, taken) + _tell_master(self._doors)
         _summarise("reports", outcomes, self._said)
         failed = any(outcome.result is not Result.DONE for outcome in outcomes)
         self._failed_reports = min(self._failed_reports + 1, 10) if failed else 0

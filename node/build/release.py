@@ -75,6 +75,7 @@ class ReleaseBuilder:
             logger.info("removing %s (%s)", assignment.url, folder)
             remove_release(folder)
         forget(path)
+        self._doors.reports.forget_release(assignment.url)
         self._doors.client.report_removed(self._settings.computer_id, assignment.url)
         return Outcome(subject=assignment.url, changed=existed)
 
@@ -100,6 +101,7 @@ class ReleaseBuilder:
         now = self._doors.now()
         wait = 0.0 if options.force or options.now or changed else record.waits(now)
         if wait:
+            self._report_error(path, record, record.cause)  # unless that is done
             return Outcome(
                 subject=url,
                 description=folder.name,
@@ -139,8 +141,7 @@ class ReleaseBuilder:
         prepare_folder(folder, account)
         write_record(path, record)
         (folder / COMPLETED).unlink(missing_ok=True)
-        with suppress(SlapOSError):  # it is only said; what counts is the result
-            self._doors.client.report_building(settings.computer_id, url)
+        self._doors.reports.building(url)
         if options.force:
             forget_extends(folder)
             prepare_folder(folder, account)
@@ -205,13 +206,12 @@ class ReleaseBuilder:
                 cause = f"its buildout failed with status {error.status}: {telling_line(output)}"
         if isinstance(error, CommandTimedOut):
             remedy = "if it needs longer, raise software_timeout in [slapos]"
+        message = "\n".join(filter(None, (cause, output)))
+        record = record.failed(self._doors.now(), cause)
         with suppress(OSError):  # a full disk, perhaps: it is then simply tried again
-            write_record(path, record.failed(self._doors.now(), cause))
-        try:
-            message = "\n".join(filter(None, (cause, output)))
-            self._doors.client.report_build_error(self._settings.computer_id, url, message)
-        except SlapOSError as told:  # the failure itself is what the operator has to see
-            logger.warning("the master could not be told that %s failed: %s", url, told)
+            write_record(path, record)
+        with suppress(OSError):
+            self._report_error(path, record, message)
         if output and not is_shown(logging.INFO):  # as which it was told line by line
             logger.error("building %s failed; its last lines:\n%s", url, output)
         return Outcome(
@@ -224,6 +224,9 @@ class ReleaseBuilder:
         )
 
     def _report_end(self, path: Path, record: ReleaseRecord) -> None:
-        if not record.reported:
-            self._doors.client.report_available(self._settings.computer_id, record.url)
+        if not record.reported and self._doors.reports.available(record.url):
+            write_record(path, replace(record, reported=True))
+
+    def _report_error(self, path: Path, record: ReleaseRecord, message: str) -> None:
+        if not record.reported and self._doors.reports.build_error(record.url, message):
             write_record(path, replace(record, reported=True))

@@ -57,6 +57,8 @@ STEPS: dict[InstanceState, tuple[Step, ...]] = {
     InstanceState.STOPPED: (stop_services, *INSTALL, report_requests),
     InstanceState.DESTROYED: (stop_services,),
 }
+#: How a record of what was reported begins when that is an error.
+ERROR = "error: "
 #: Seconds between checks of promises that fail: so many, then more each time.
 PROMISE_WAITS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 
@@ -137,6 +139,8 @@ class PartitionProcessor:
         return self._outcome(wanted)
 
     def _wait(self, wanted: PartitionInformation, record: PartitionRecord) -> Outcome:
+        if not record.reported.startswith(ERROR):  # which could not even be written down
+            self._report_error(wanted, record, record.cause)
         if record.is_waiting:
             return self._outcome(wanted, Result.WAITING, record.cause)
         return self._outcome(
@@ -322,35 +326,30 @@ class PartitionProcessor:
             state = InstanceState.STOPPED
         if record.reported == str(state) and not _is_error(wanted):
             return
-        self._doors.client.report_state(
-            self._settings.computer_id, wanted.reference, state, timestamp=wanted.timestamp
-        )
-        self._remember_report(wanted, record, str(state))
+        record = self._reporting(record, str(state))
+        if self._doors.reports.state(
+            wanted.reference, state, timestamp=wanted.timestamp, since=record.reported_since
+        ):
+            write_record(self._layout.partition_record(wanted.reference), record)
 
     def _report_error(
         self, wanted: PartitionInformation, record: PartitionRecord, message: str
     ) -> None:
-        told = f"error: {message}"
+        told = f"{ERROR}{message}"
         if record.reported == told:
             return
-        try:
-            self._doors.client.report_instance_error(
-                self._settings.computer_id,
-                wanted.reference,
-                message,
-                timestamp=wanted.timestamp,
-            )
-        except SlapOSError as error:  # the failure itself is what the operator has to see
-            logger.warning("%s: the master could not be told: %s", wanted.reference, error)
-            return
-        with suppress(OSError):
-            self._remember_report(wanted, record, told)
+        record = self._reporting(record, told)
+        if self._doors.reports.instance_error(
+            wanted.reference, message, timestamp=wanted.timestamp, since=record.reported_since
+        ):
+            with suppress(OSError):
+                write_record(self._layout.partition_record(wanted.reference), record)
 
-    def _remember_report(
-        self, wanted: PartitionInformation, record: PartitionRecord, reported: str
-    ) -> None:
-        path = self._layout.partition_record(wanted.reference)
-        write_record(path, replace(record, reported=reported))
+    def _reporting(self, record: PartitionRecord, told: str) -> PartitionRecord:
+        """Return what to remember once `told` is reported; another error is no new beginning."""
+        goes_on = record.reported.partition(":")[0] == told.partition(":")[0]
+        since = record.reported_since if goes_on else self._doors.now()
+        return replace(record, reported=told, reported_since=since)
 
     def _outcome(
         self,

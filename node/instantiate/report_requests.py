@@ -7,11 +7,10 @@ from slapos.node.instantiate.step import Work
 
 
 def report_requests(work: Work, doors: Doors) -> None:
-    """Send the list, where there is one."""
+    """Report the list, where there is one."""
     content = read_beneath(work.folder, transaction_file(work.reference))
     if content is None:
         return
     titles = [line.strip() for line in content.decode("utf-8", "replace").splitlines()]
-    doors.client.report_related_instances(
-        doors.settings.computer_id, work.reference, [title for title in titles if title]
-    )
+    # Where that cannot be written, too, the instance itself is not what failed.
+    doors.reports.related_instances(work.reference, [title for title in titles if title])

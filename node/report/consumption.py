@@ -61,11 +61,32 @@ def _check_order(element: etree._Element, order: re.Pattern[str]) -> None:
         raise MalformedDocument(f"a <{element.tag}> cannot be made of: {names or 'nothing'}")
 
 
-def make_journal(node: str, moment: str, documents: Sequence[tuple[str, bytes]]) -> bytes:
-    """Return one journal of (partition, consumption) documents; `moment` is when it was closed.
+def make_journals(
+    node: str, moment: str, documents: Sequence[tuple[str, bytes]], *, largest: int
+) -> list[bytes]:
+    """Return (partition, consumption) documents as journals; `moment` is when they were closed.
 
-    The reference of a movement is its partition.
+    The reference of a movement is its partition. A journal has no more than about `largest` bytes,
+    unless a single movement has.
     """
+    journals: list[bytes] = []
+    root, transaction, size = None, None, 0
+    for partition, document in documents:
+        for movement in read_xml(document).findall("movement"):
+            more = len(etree.tostring(movement))
+            if transaction is None or size + more > largest:
+                journals += [] if root is None else [_written(root)]
+                root, transaction = _begin_journal(node, moment)
+                size = 0
+            size += more
+            copied = etree.SubElement(transaction, "movement")
+            for child in movement:
+                text = partition if child.tag == "reference" else child.text or ""
+                etree.SubElement(copied, str(child.tag)).text = text
+    return journals + ([] if root is None else [_written(root)])
+
+
+def _begin_journal(node: str, moment: str) -> tuple[etree._Element, etree._Element]:
     root = etree.Element("journal")
     transaction = etree.SubElement(root, "transaction", type="Sale Packing List")
     for name, text in (
@@ -81,11 +102,9 @@ def make_journal(node: str, moment: str, documents: Sequence[tuple[str, bytes]])
     arrow = etree.SubElement(transaction, "arrow", type="Administration")
     etree.SubElement(arrow, "source")
     etree.SubElement(arrow, "destination")
-    for partition, document in documents:
-        for movement in read_xml(document).findall("movement"):
-            copied = etree.SubElement(transaction, "movement")
-            for child in movement:
-                text = partition if child.tag == "reference" else child.text or ""
-                etree.SubElement(copied, str(child.tag)).text = text
+    return root, transaction
+
+
+def _written(root: etree._Element) -> bytes:
     written: bytes = etree.tostring(root, xml_declaration=True, encoding="utf-8")
     return written

@@ -40,6 +40,7 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
     reference = wanted.reference
     folder = doors.settings.layout.partition(reference)
     doors.supervisor.stop_partition(reference)
+    doors.reports.forget_partition(reference)  # what follows is said at once
     with suppress(SlapOSError):  # the master only shows it
         doors.client.report_state(doors.settings.computer_id, reference, InstanceState.STOPPED)
     _check_retention(folder, doors.now())

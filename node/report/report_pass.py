@@ -6,7 +6,7 @@ from slapos.node.doors import Doors
 from slapos.node.instantiate.check_folder import check_folder
 from slapos.node.outcome import Outcome, Result, described
 from slapos.node.report.destruction import NotYet, destroy_partition
-from slapos.node.report.usage import UsageJournal
+from slapos.node.report.usage import CollectedUsage
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import PartitionInformation
 from slapos.protocol.states import InstanceState
@@ -17,22 +17,29 @@ logger = logging.getLogger(__name__)
 
 def report_partitions(doors: Doors, partitions: list[PartitionInformation]) -> list[Outcome]:
     """Report usage and destroy what is to go; one failure does not stop the others."""
-    journal = UsageJournal(doors)
+    doors.reports.try_flush()
+    usage = CollectedUsage(doors)
+    try:
+        usage.check_room()
+    except SlapOSError as error:
+        return [Outcome(subject="usage", result=Result.FAILED, cause=described(error))]
     outcomes = {}
     for wanted in partitions:
         try:
             account = check_folder(doors.settings.layout.partition(wanted.reference))
-            journal.collect(wanted.reference, account)
+            usage.collect(wanted.reference, account)
         except (SlapOSError, OSError) as error:
             outcomes[wanted.reference] = _failed(wanted, error, doors)
     try:
-        journal.send()
+        usage.hand_over()
     except (SlapOSError, OSError) as error:
         cause = f"usage is kept here and sent later: {described(error)}"
-        outcomes[""] = Outcome(subject="the master", result=Result.FAILED, cause=cause)
+        outcomes[""] = Outcome(subject="usage", result=Result.FAILED, cause=cause)
+    doors.reports.try_flush()
     for wanted in partitions:
         if wanted.state is InstanceState.DESTROYED and wanted.reference not in outcomes:
             outcomes[wanted.reference] = _destroy(wanted, doors)
+            doors.reports.try_flush()
     return list(outcomes.values())
 
 
@@ -51,10 +58,7 @@ def _failed(wanted: PartitionInformation, error: SlapOSError | OSError, doors: D
     cause = described(error)
     if isinstance(error, CommandFailed) and error.output:
         cause = f"{cause}: {error.output.strip().splitlines()[-1]}"
-    try:
-        doors.client.report_instance_error(doors.settings.computer_id, wanted.reference, cause)
-    except SlapOSError as told:
-        logger.warning("%s: the master could not be told: %s", wanted.reference, told)
+    doors.reports.instance_error(wanted.reference, cause)
     return Outcome(
         subject=wanted.reference,
         result=Result.FAILED,

@@ -1,7 +1,7 @@
-"""The way of usage to the master: collected, closed into a batch on disk, sent, then forgotten.
+"""Usage on its way into the journal of reports: collected, and closed into a batch on disk.
 
-A batch never changes once it is closed: what is sent a second time, because an answer was lost, is
-the same document to the byte.
+A batch never changes once it is closed: what is made of it has the same bytes, and so the same
+ids, each time. A batch that was handed over before a crash is thus not counted twice.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from pathlib import Path
 from slapos.node.beneath import UnsafePath, open_file, open_folder
 from slapos.node.buildout_program import buildout_environment
 from slapos.node.doors import Doors
-from slapos.node.report.consumption import check_consumption, check_journal, make_journal
+from slapos.node.report.consumption import check_consumption, check_journal, make_journals
 from slapos.node.users import Account
-from slapos.protocol.errors import MalformedDocument
+from slapos.protocol.errors import MalformedDocument, SlapOSError
 from slapos.system.files import remove_tree, write_if_changed
 
 logger = logging.getLogger(__name__)
@@ -24,17 +24,36 @@ logger = logging.getLogger(__name__)
 FOLDER = "var/xml_report"
 #: Bytes of a document that are read; a larger one is left where it is.
 LARGEST = 10_000_000
+#: Bytes of a journal that is made: small enough to be sent together with other reports.
+JOURNAL_SIZE = 500_000
+#: Bytes of usage that may wait for the master; then no more is collected.
+MOST_WAITING = 64 * 1024 * 1024
 #: Seconds that the programs of etc/report of a partition may take in all.
 PROGRAM_TIME = 300.0
 
 
-class UsageJournal:
-    """What the node has of usage that the master does not have yet."""
+class NoRoom(SlapOSError):
+    """So much usage waits for the master that no more is collected."""
+
+    code = "no_room"
+
+
+class CollectedUsage:
+    """What was used, as far as it is not in the journal yet."""
 
     def __init__(self, doors: Doors) -> None:
         self._doors = doors
         self._folder = doors.settings.layout.state / "usage"
         self._open = self._folder / "open"
+
+    def check_room(self) -> None:
+        """See that more can be collected. Raises NoRoom; nothing that waits is ever dropped."""
+        waiting = self._doors.reports.waiting().usage_size
+        if waiting > MOST_WAITING:
+            raise NoRoom(
+                f"{waiting >> 20} MiB of usage wait for the master: until it takes them no more is "
+                "collected, and no partition is destroyed; see 'slapos node doctor'"
+            )
 
     def collect(self, reference: str, account: Account) -> None:
         """Have a partition report, and take over what it left. Raises CommandFailed."""
@@ -75,30 +94,33 @@ class UsageJournal:
         digest = hashlib.sha256(name.encode() + b"\0" + content).hexdigest()[:32]
         write_if_changed(self._open / f"{reference}.{digest}.xml", content)
 
-    def send(self) -> None:
-        """Close what was collected, and send all that is closed, the oldest first.
+    def hand_over(self) -> None:
+        """Close what was collected, and write all that is closed into the journal of reports.
 
-        Raises SlapOSError when the master does not take it; it is then kept.
+        Raises JournalFailed, OSError; it is then kept.
         """
         if self._open.is_dir() and any(self._open.iterdir()):
             moment = self._doors.clock.now().strftime("%Y%m%dT%H%M%S.%fZ")
             self._open.rename(self._folder / f"batch-{moment}")
         for batch in sorted(self._folder.glob("batch-*")):
-            self._doors.client.report_usage(self._doors.settings.computer_id, self._journal(batch))
+            self._doors.reports.usage(
+                [(_id(batch.name, journal), journal.decode()) for journal in self._journals(batch)]
+            )
             remove_tree(batch)
-        self._send_own()
+        self._hand_over_own()
 
-    def _journal(self, batch: Path) -> str:
+    def _journals(self, batch: Path) -> list[bytes]:
         moment = re.sub(
             r"batch-(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d).*", r"\1-\2-\3 at \4:\5:\6", batch.name
         )
         documents = [
             (path.name.rsplit(".", 2)[0], path.read_bytes()) for path in sorted(batch.iterdir())
         ]
-        return make_journal(self._doors.settings.computer_id, moment, documents).decode()
+        node = self._doors.settings.computer_id
+        return make_journals(node, moment, documents, largest=JOURNAL_SIZE)
 
-    def _send_own(self) -> None:
-        """Send the journals of the node itself, as they are."""
+    def _hand_over_own(self) -> None:
+        """Write the journals of the node itself into the journal of reports, as they are."""
         settings = self._doors.settings
         relative = f"{FOLDER}/{settings.computer_id}"
         for folder, name, content in _documents(settings.instance_root.resolve(), relative):
@@ -107,8 +129,15 @@ class UsageJournal:
             except MalformedDocument as error:
                 logger.warning("%s/%s is not sent: %s", relative, name, error)
                 continue
-            self._doors.client.report_usage(settings.computer_id, content.decode())
+            # Another file may have this name and this content some day, and counts again.
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            file = f"{name} {status.st_ino} {status.st_mtime_ns}"
+            self._doors.reports.usage([(_id(file, content), content.decode())])
             os.unlink(name, dir_fd=folder)
+
+
+def _id(origin: str, content: bytes) -> str:
+    return hashlib.sha256(origin.encode() + b"\0" + content).hexdigest()[:32]
 
 
 def _documents(root: Path, relative: str) -> Iterator[tuple[int, str, bytes]]:

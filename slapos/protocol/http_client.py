@@ -33,8 +33,11 @@ STATUS_ERRORS: dict[int, type[SlapOSError]] = {
     401: Forbidden,
     403: Forbidden,
     404: NotFound,
+    405: NotFound,
     408: NotReady,
     409: Conflict,
+    413: InvalidRequest,
+    422: InvalidRequest,
     503: MasterFailed,
     507: NoCapacity,
 }

@@ -3,11 +3,14 @@
 Works against our master, slapproxy and ERP5's master.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from slapos.protocol.errors import MalformedDocument, MasterFailed, NotFound
 from slapos.protocol.http_client import HttpClient
+from slapos.protocol.json_reader import load_json
 from slapos.protocol.marshal import dumps, loads
 from slapos.protocol.messages import NodeInformation, PartitionInformation, RequestedInstance
 from slapos.protocol.states import InstallationState, InstanceState
@@ -15,6 +18,14 @@ from slapos.protocol.states import InstallationState, InstanceState
 Read = TypeVar("Read")
 
 NOT_MODIFIED = 304
+
+
+@dataclass(frozen=True)
+class ReportsAnswer:
+    """What became of reports: the ids of those taken, and why others are refused, by their id."""
+
+    taken: frozenset[str]
+    refused: Mapping[str, str]
 
 
 class SlapClient:
@@ -118,6 +129,27 @@ class SlapClient:
     def report_usage(self, node: str, usage_xml: str) -> None:
         """Send a consumption document."""
         self._post("useComputer", computer_id=node, use_string=usage_xml)
+
+    def send_reports(self, node: str, reports: Sequence[Mapping[str, Any]]) -> ReportsAnswer:
+        """Send reports, each with an id that the master counts once.
+
+        Raises NotFound where the master has no such call: the calls above say the same.
+        """
+        path = f"v1/nodes/{quote(node, safe='')}/reports"
+        response = self.http.request("POST", path, json={"reports": list(reports)})
+        try:
+            answer = load_json(response.content)
+            return ReportsAnswer(
+                taken=frozenset(str(each) for each in answer["taken"]),
+                refused={
+                    str(each["id"]): f"{each.get('message') or each.get('code')}"
+                    for each in answer.get("refused", ())
+                },
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise MasterFailed(
+                f"the master's answer to reports makes no sense: {error!r}"
+            ) from error
 
     def bang_node(self, node: str, message: str) -> None:
         """Have every instance of a node processed again."""

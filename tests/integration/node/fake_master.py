@@ -1,20 +1,36 @@
 """A small master over real HTTP: answers what a test put in, and keeps what it is told."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from slapos.protocol.marshal import dumps
 from slapos.protocol.messages import NodeInformation, PartitionInformation, ReleaseAssignment
 
 
+class Link(Enum):
+    """Where a connection is cut."""
+
+    WHOLE = 0
+    CUT_BEFORE = 1
+    """Before the master takes anything in."""
+    CUT_AFTER = 2
+    """After it has taken all in, and before it says so."""
+
+
 @dataclass
 class FakeMaster:
     """`failures` maps a call to the (status, body) that it gets instead of an answer, `reaction`
     is called with what was told, and answers to questions wait for `release_answer`.
+
+    With `takes_reports` it has the call for many reports at once: `reports` are those it counted,
+    by id; `batches` how many came in each request; `link` is asked what becomes of each request.
     """
 
     url: str = ""
@@ -25,6 +41,11 @@ class FakeMaster:
     failures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     release_answer: threading.Event | None = None
     reaction: Callable[[str, dict[str, str]], None] = lambda call, form: None
+    takes_reports: bool = False
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    batches: list[int] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
+    link: Callable[[], Link] = lambda: Link.WHOLE
 
     def information(self) -> NodeInformation:
         return NodeInformation(
@@ -40,6 +61,21 @@ class FakeMaster:
             for call, form in self.told
             if not names or call in names
         ]
+
+    def take(self, reports: list[dict[str, Any]]) -> dict[str, Any]:
+        """Take reports in; those with a value that is in `refused` are refused."""
+        self.batches.append(len(reports))
+        taken, refused = [], []
+        for report in reports:
+            if self.refused & {str(value) for value in report.values()}:
+                refused.append({"id": report["id"], "code": "conflict", "message": "not so"})
+            else:
+                self.reports.setdefault(report["id"], report)
+                taken.append(report["id"])
+        return {"taken": taken, "refused": refused}
+
+    def counted(self, kind: str) -> list[dict[str, Any]]:
+        return [report for report in self.reports.values() if report["kind"] == kind]
 
     def errors(self) -> list[str]:
         return [form["error_log"] for _, form in self.told if "error_log" in form]
@@ -65,11 +101,25 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             call = urlsplit(self.path).path.strip("/")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            if call.startswith("v1/") and call not in master.failures:
+                self._take_reports(body)
+                return
             form = {name: values[-1] for name, values in parse_qs(body).items()}
             if call not in master.failures:
                 master.told.append((call, form))
                 master.reaction(call, form)
             self._answer(call, dumps(None))
+
+        def _take_reports(self, body: str) -> None:
+            if not master.takes_reports:
+                self._answer("", b"", 404)
+                return
+            link = master.link()
+            if link is not Link.CUT_BEFORE:
+                answer = master.take(json.loads(body)["reports"])
+                if link is Link.WHOLE:
+                    self._answer("", json.dumps(answer).encode())
+            self.close_connection = link is not Link.WHOLE
 
         def _answer(self, call: str, body: bytes, status: int = 200) -> None:
             status, body = master.failures.get(call, (status, body))

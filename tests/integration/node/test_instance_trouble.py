@@ -156,7 +156,7 @@ def test_a_killed_instantiation_is_taken_up_again(world: World) -> None:
     assert processes(world)["slappart0:web-on-watch"]["state"] == "RUNNING"
 
 
-@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize("status", [403, 500])
 def test_the_masters_failure_about_one_partition_is_not_the_others(
     world: World, status: int
 ) -> None:
@@ -173,6 +173,21 @@ def test_the_masters_failure_about_one_partition_is_not_the_others(
         "startedComputerPartition slappart1",
     ]
     assert (world.partition() / "runs").read_text() == "x\n"
+
+
+def test_what_the_master_refuses_for_good_is_told_and_not_sent_again(world: World) -> None:
+    world.release()
+    for reference in ("slappart0", "slappart1"):
+        world.want(reference)
+    world.master.failures["startedComputerPartition"] = (400, b"no such state")
+    answer = world.run("instance")
+    assert answer.returncode == 1
+    for reference in ("slappart0", "slappart1"):
+        assert f"refuses what was reported of {reference} (instance)" in answer.stdout
+    assert "no such state" in answer.stdout
+    world.master.failures.clear()
+    assert world.run("instance").returncode == 0
+    assert world.master.calls() == []
 
 
 @pytest.mark.parametrize(
