@@ -30,7 +30,8 @@ class FakeMaster:
     is called with what was told, and answers to questions wait for `release_answer`.
 
     With `takes_reports` it has the call for many reports at once: `reports` are those it counted,
-    by id; `batches` how many came in each request; `link` is asked what becomes of each request.
+    by id, without those with a value that is in `refused`; `batches` how many came in each request;
+    `link` is asked what becomes of each request.
     """
 
     url: str = ""
@@ -62,8 +63,18 @@ class FakeMaster:
             if not names or call in names
         ]
 
-    def take(self, reports: list[dict[str, Any]]) -> dict[str, Any]:
-        """Take reports in; those with a value that is in `refused` are refused."""
+    def answer_reports(self, call: str, body: str) -> tuple[bytes, int]:
+        """Return body and status. Raises ConnectionAbortedError where the connection is cut."""
+        if not self.takes_reports or call in self.failures:
+            return b"", 404
+        link = self.link()
+        answer = b"" if link is Link.CUT_BEFORE else json.dumps(self._take(body)).encode()
+        if link is not Link.WHOLE:
+            raise ConnectionAbortedError(link)
+        return answer, 200
+
+    def _take(self, body: str) -> dict[str, Any]:
+        reports = json.loads(body)["reports"]
         self.batches.append(len(reports))
         taken, refused = [], []
         for report in reports:
@@ -101,25 +112,14 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             call = urlsplit(self.path).path.strip("/")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            if call.startswith("v1/") and call not in master.failures:
-                self._take_reports(body)
+            if call.startswith("v1/"):
+                self._answer(call, *master.answer_reports(call, body))
                 return
             form = {name: values[-1] for name, values in parse_qs(body).items()}
             if call not in master.failures:
                 master.told.append((call, form))
                 master.reaction(call, form)
             self._answer(call, dumps(None))
-
-        def _take_reports(self, body: str) -> None:
-            if not master.takes_reports:
-                self._answer("", b"", 404)
-                return
-            link = master.link()
-            if link is not Link.CUT_BEFORE:
-                answer = master.take(json.loads(body)["reports"])
-                if link is Link.WHOLE:
-                    self._answer("", json.dumps(answer).encode())
-            self.close_connection = link is not Link.WHOLE
 
         def _answer(self, call: str, body: bytes, status: int = 200) -> None:
             status, body = master.failures.get(call, (status, body))
