@@ -3,6 +3,7 @@
 import sys
 
 from slapos.node.doors import Doors
+from slapos.node.isolate.isolation import make_isolation
 from slapos.node.promise.check import ProcessPromiseChecker
 from slapos.node.report.journal import Journal
 from slapos.node.report.reports import Reports
@@ -44,6 +45,7 @@ def make_doors(settings: NodeSettings) -> Doors:
                 authority_file=settings.master_ca_file,
             ),
         ),
+        isolation=make_isolation(settings),
         promises=ProcessPromiseChecker(runner, clean, clock),
         environment=environment(),
         python=sys.executable,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from slapos.node.isolate.isolation import Isolation
 from slapos.node.monitor.metrics import Metrics
 from slapos.node.promise.check import PromiseChecker
 from slapos.node.report.reports import Reports
@@ -26,6 +27,7 @@ class Doors:
     identifiers: Identifiers
     supervisor: Supervisor
     promises: PromiseChecker
+    isolation: Isolation
     environment: Mapping[str, str]
     python: str
     metrics: Metrics = field(default_factory=Metrics)

@@ -14,9 +14,12 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from slapos.node.isolate.limits import NAMES as LIMITS
+from slapos.node.isolate.limits import PREFIX as LIMIT
+from slapos.node.isolate.limits import PartitionLimits, parse_limit
 from slapos.node.layout import Layout
 from slapos.protocol.errors import InvalidConfiguration
-from slapos.system.settings import read_configuration
+from slapos.system.settings import parse_size, read_configuration
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,14 @@ class NodeSettings:
     force_stop: bool = False
     only_sr: tuple[str, ...] = ()
     only_cp: tuple[str, ...] = ()
+    partition_memory: int | None = None
+    partition_cpu: float | None = None
+    partition_processes: int | None = None
+    partition_open_files: int | None = None
+    partition_memory_maximum: int | None = None
+    partition_cpu_maximum: float | None = None
+    partition_processes_maximum: int | None = None
+    partition_open_files_maximum: int | None = None
     pidfile: Path | None = None
     pidfile_software: Path | None = None
     pidfile_instance: Path | None = None
@@ -77,6 +88,17 @@ class NodeSettings:
     def layout(self) -> Layout:
         """Return where things are."""
         return Layout(self.software_root, self.instance_root)
+
+    @property
+    def partition_limits(self) -> PartitionLimits:
+        """Return what a partition may use whose release and order ask for nothing else."""
+        return PartitionLimits(**{name: getattr(self, LIMIT + name) for name in LIMITS})
+
+    @property
+    def partition_maximum(self) -> PartitionLimits:
+        """Return what no partition may go beyond."""
+        most = {name: getattr(self, f"{LIMIT}{name}_maximum") for name in LIMITS}
+        return PartitionLimits(**most)
 
     def lock(self, kind: str) -> Path:
         """Return the lock file of the command `sr`, `cp` or `ur`."""
@@ -212,11 +234,17 @@ def _convert(name: str, kind: str, raw: Any, where: str) -> Any:
     if not isinstance(raw, str):
         return raw
     try:
+        if name in _LIMIT_KEYS:
+            return parse_limit(_LIMIT_KEYS[name], raw)
         if name.endswith("min_free_space"):
-            return _size(raw)
+            return parse_size(raw)
         return _CONVERTERS[kind](raw.strip())
     except ValueError as error:
         raise InvalidConfiguration(f"{name} = {raw} in {where}: {error}") from error
+
+
+#: The keys that are limits, with the limit that each is.
+_LIMIT_KEYS = {f"{LIMIT}{name}{end}": name for name in LIMITS for end in ("", "_maximum")}
 
 
 def _boolean(text: str) -> bool:
@@ -254,16 +282,6 @@ def _seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError("it must be a number of seconds, 0 or more")
     return value
-
-
-def _size(text: str) -> int:
-    """Return bytes: `1000M`, `1.5 GiB`, `2 gigabyte`, `123`; K is 1024."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)", text.strip())
-    units = "bkmgtpezy"
-    letter = match.group(2)[:1].lower() if match else ""
-    if match is None or letter not in units:
-        raise ValueError("it must be a size such as 1000M")
-    return int(float(match.group(1)) * 1024 ** max(units.find(letter or "b"), 0))
 
 
 _CONVERTERS: dict[str, Callable[[str], Any]] = {

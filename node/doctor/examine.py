@@ -12,6 +12,7 @@ from slapos.node.doctor.folders import (
     check_space,
     check_users,
 )
+from slapos.node.doctor.isolation import check_limits
 from slapos.node.doctor.master import ask_master, check_certificates, check_clock, check_master
 from slapos.node.doctor.records import check_instances, check_releases
 from slapos.node.doctor.supervision import check_leftovers, check_processes, check_supervisord
@@ -32,6 +33,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("certificates", check_certificates),
     ("supervisord", check_supervisord),
     ("processes", check_processes),
+    ("limits", check_limits),
     ("releases", check_releases),
     ("instances", check_instances),
     ("leftovers", check_leftovers),

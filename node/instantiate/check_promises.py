@@ -29,6 +29,7 @@ def check_promises(
         master_url=settings.master_url,
         python=python or doors.python,
         user=account.user,
+        limits=doors.isolation.process_limits(reference),
         timeout=settings.promise_timeout,
         key_file=certificates / f"{reference}.key" if certificates else None,
         certificate_file=certificates / f"{reference}.crt" if certificates else None,

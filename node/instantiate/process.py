@@ -20,6 +20,7 @@ from slapos.node.instantiate.link_release import link_release
 from slapos.node.instantiate.report_requests import report_requests
 from slapos.node.instantiate.run_buildout import run_buildout
 from slapos.node.instantiate.run_services import run_services, stop_services
+from slapos.node.instantiate.set_limits import keep_limits, set_limits
 from slapos.node.instantiate.step import (
     ReleaseNotBuilt,
     Step,
@@ -46,6 +47,7 @@ TIMESTAMP = ".timestamp"
 INSTALL: tuple[Step, ...] = (
     check_space,
     link_release,
+    set_limits,
     fetch_certificate,
     write_profile,
     run_buildout,
@@ -136,6 +138,7 @@ class PartitionProcessor:
     def _leave_free(self, wanted: PartitionInformation, path: Path) -> Outcome:
         (self._layout.partition(wanted.reference) / TIMESTAMP).unlink(missing_ok=True)
         forget(path)
+        self._doors.isolation.free(wanted.reference)
         return self._outcome(wanted)
 
     def _wait(self, wanted: PartitionInformation, record: PartitionRecord) -> Outcome:
@@ -241,6 +244,7 @@ class PartitionProcessor:
         if wanted.state is not InstanceState.STARTED:
             self._report_state(wanted, record, wanted.state)
             return self._outcome(wanted)
+        keep_limits(wanted, self._doors)
         now = self._doors.now()
         if not self._options.check_always and record.next_check > now:
             if record.promised is False:

@@ -51,6 +51,7 @@ def run_buildout(work: Work, doors: Doors) -> None:
             timeout=settings.partition_timeout or None,
             user=work.account.user,
             on_line=on_line,
+            limits=doors.isolation.process_limits(work.reference),
         )
     except CommandTimedOut as error:
         raise StepFailed(

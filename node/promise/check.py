@@ -14,7 +14,7 @@ from slapos.node.promise.discover import find_promises, promises_version
 from slapos.node.promise.result import KINDS, Mode, PromiseResult, from_document
 from slapos.protocol.errors import MalformedDocument
 from slapos.system.clock import Clock, SystemClock
-from slapos.system.runner import CommandFailed, Runner, User
+from slapos.system.runner import CommandFailed, ProcessLimits, Runner, User
 
 __all__ = [
     "LAUNCHER_TITLE",
@@ -53,6 +53,7 @@ class PromiseContext:
     master_url: str
     python: str
     user: User | None
+    limits: ProcessLimits | None = None
     timeout: float = 20.0
     key_file: Path | None = None
     certificate_file: Path | None = None
@@ -131,6 +132,7 @@ class ProcessPromiseChecker:
                 environment=self._promise_environment(context),
                 timeout=min(limit, LONGEST_TIME),
                 user=context.user,
+                limits=context.limits,
                 on_line=reading.take,
                 check=False,
             )

@@ -54,6 +54,7 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
             environment=buildout_environment(doors.environment, folder, account),
             timeout=DESTROY_TIME,
             user=account.user,
+            limits=doors.isolation.process_limits(reference),
         )
     doors.supervisor.stop_partition(f"{reference}-prerm")
     groups = (reference, f"{reference}-prerm")

@@ -59,7 +59,7 @@ class CollectedUsage:
         """Have a partition report, and take over what it left. Raises CommandFailed."""
         layout = self._doors.settings.layout
         partition = layout.partition(reference)
-        self._run_programs(partition, account)
+        self._run_programs(reference, partition, account)
         for root, relative in (
             (partition, FOLDER),
             (layout.instance_root.resolve(), f"{FOLDER}/{reference}"),
@@ -73,7 +73,7 @@ class CollectedUsage:
                 self._take(reference, name, content)
                 os.unlink(name, dir_fd=folder)
 
-    def _run_programs(self, partition: Path, account: Account) -> None:
+    def _run_programs(self, reference: str, partition: Path, account: Account) -> None:
         programs = [p for p in sorted((partition / "etc" / "report").glob("*")) if p.is_file()]
         clock = self._doors.clock
         deadline = clock.monotonic() + PROGRAM_TIME
@@ -86,6 +86,7 @@ class CollectedUsage:
                 environment=buildout_environment(self._doors.environment, partition, account),
                 timeout=max(deadline - clock.monotonic(), 0.0),
                 user=account.user,
+                limits=self._doors.isolation.process_limits(reference),
             )
 
     def _take(self, reference: str, name: str, content: bytes) -> None:

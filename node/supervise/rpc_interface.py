@@ -12,6 +12,7 @@ from supervisor.xmlrpc import Faults, RPCError
 
 from slapos.node.layout import Layout
 from slapos.node.supervise.events import Announcer, ProcessEvent
+from slapos.node.supervise.limited_process import confine_processes
 from slapos.system.clock import SystemClock
 
 #: What makes two configurations of one process the same program.
@@ -77,6 +78,7 @@ def make_interface(supervisord: Any) -> SlaposInterface:
     """
     root = Path(supervisord.options.configfile).parent.parent
     _announce(Announcer(Layout(root, root).node_socket))
+    confine_processes(Layout(root, root))
     return SlaposInterface(supervisord)
 
 

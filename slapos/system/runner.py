@@ -19,9 +19,16 @@ KEPT_OUTPUT = 200_000
 LONGEST_LINE = 1_000_000
 
 
-#: What a program with limits is started through. It waits, as the program's user, until its limits
-#: are set from outside; where we end before, it ends too and runs nothing.
-HELD = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null')
+#: What a program with limits is started through. It waits, as the program's user, until it is in
+#: its cgroups, where only we can put it; where we end before, it ends too and runs nothing.
+#: `ulimit -u` is the number of processes, which some shells call `-p`.
+HELD = """\
+read -r _ || exit
+if [ -n "$1" ]; then ulimit -n "$1" || exit; fi
+if [ -n "$2" ]; then ulimit -u "$2" 2>/dev/null || ulimit -p "$2" || exit; fi
+shift 2
+exec "$@" </dev/null
+"""
 #: How that shell names itself when it cannot start the program.
 HELD_NAME = "slapos-start"
 NOT_STARTED = (126, 127)
@@ -65,22 +72,43 @@ class ProcessLimits:
     open_files: int | None = None
     processes: int | None = None
 
-    def bind(self, pid: int) -> None:
-        """Bind a process, 0 for this one. Raises OSError naming what was not possible."""
+    def enter(self, pid: int) -> None:
+        """Put a process into the cgroups. Raises OSError."""
         for path in self.cgroup_procs:
             path.write_text(f"{pid}\n")
-        bind_resource(pid, resource.RLIMIT_NOFILE, self.open_files)
-        bind_resource(pid, resource.RLIMIT_NPROC, self.processes)
+
+    def held(self, argv: Sequence[str]) -> list[str]:
+        """Return what waits for a line on its input and then becomes the program `argv`."""
+        numbers = [
+            "" if limit is None else str(_possible(kind, limit))
+            for kind, limit in (
+                (resource.RLIMIT_NOFILE, self.open_files),
+                (resource.RLIMIT_NPROC, self.processes),
+            )
+        ]
+        return ["/bin/sh", "-c", HELD, HELD_NAME, *numbers, *argv]
+
+    def bind(self, pid: int) -> None:
+        """Bind a process, 0 for this one. Raises OSError.
+
+        The resource limits of another user's process need more than being root, in a container.
+        """
+        self.enter(pid)
+        _bind_resource(pid, resource.RLIMIT_NOFILE, self.open_files)
+        _bind_resource(pid, resource.RLIMIT_NPROC, self.processes)
 
 
-def bind_resource(pid: int, kind: int, limit: int | None) -> None:
+def _bind_resource(pid: int, kind: int, limit: int | None) -> None:
     """Set one resource limit of a process, soft and hard; None leaves it. Raises OSError."""
-    if limit is None:
-        return
-    hard = resource.prlimit(pid, kind)[1]
-    if os.geteuid() != 0 and hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)  # which only root may raise
-    resource.prlimit(pid, kind, (limit, limit))
+    if limit is not None:
+        most = _possible(kind, limit)
+        resource.prlimit(pid, kind, (most, most))
+
+
+def _possible(kind: int, limit: int) -> int:
+    """Return the limit, or our own where that is less: what not even root may always raise."""
+    hard = resource.getrlimit(kind)[1]
+    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
 
 
 @dataclass(frozen=True)
@@ -136,14 +164,16 @@ class SystemRunner:
         Raises CommandTimedOut when time is up, CommandFailed when it cannot be started or its
         limits cannot be set.
         """
-        is_held = limits is not None and limits != ProcessLimits()
-        words = [*HELD, HELD_NAME, *argv] if is_held else list(argv)
-        process = _start(words, cwd, environment, user, stdin=subprocess.PIPE if is_held else None)
+        if limits == ProcessLimits():
+            limits = None
+        words = list(argv) if limits is None else limits.held(argv)
+        stdin = subprocess.DEVNULL if limits is None else subprocess.PIPE
+        process = _start(words, cwd, environment, user, stdin=stdin)
         lines = _Output(on_line)
         reader = threading.Thread(target=lines.read, args=(process.stdout,), daemon=True)
         reader.start()
         try:
-            if is_held and limits is not None:
+            if limits is not None:
                 _bind(process, limits, argv[0])
             status = process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -158,7 +188,7 @@ class SystemRunner:
         # A grandchild may hold the pipe open for ever: what matters is that the program has ended.
         reader.join(2)
         output = lines.text()
-        if is_held and status in NOT_STARTED and output.startswith(f"{HELD_NAME}: "):
+        if limits is not None and status in NOT_STARTED and output.startswith(f"{HELD_NAME}: "):
             raise CommandFailed(f"{argv[0]} could not be started in {cwd}: {output}")
         if check and status:
             raise CommandFailed(
@@ -201,14 +231,14 @@ def _start(
     environment: Mapping[str, str],
     user: User | None,
     *,
-    stdin: int | None,
+    stdin: int,
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(argv),
             cwd=cwd,
             env=dict(environment),
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             umask=0o027 if user is not None else -1,
@@ -222,7 +252,7 @@ def _start(
 
 
 def _bind(process: subprocess.Popen[bytes], limits: ProcessLimits, name: str) -> None:
-    """Set the limits of a program that is held, and let it go. Raises CommandFailed.
+    """Put a program that is held into its cgroups, and let it go. Raises CommandFailed.
 
     Not in the child between fork and exec: in a program with threads, no Python may run there.
     """
@@ -230,7 +260,7 @@ def _bind(process: subprocess.Popen[bytes], limits: ProcessLimits, name: str) ->
     # A shell that is already gone says why by its status.
     with suppress(BrokenPipeError), process.stdin as gate:
         try:
-            limits.bind(process.pid)
+            limits.enter(process.pid)
         except OSError as error:
             raise CommandFailed(f"the limits of {name} could not be set: {error}") from error
         gate.write(b"\n")

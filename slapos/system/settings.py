@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def read_configuration(path: Path) -> dict[str, dict[str, str]]:
         reason = " ".join(str(error).split())
         raise InvalidConfiguration(f"{path} is not a settings file: {reason}") from error
     return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def parse_size(text: str) -> int:
+    """Return bytes: `1000M`, `1.5 GiB`, `2 gigabyte`, `123`; K is 1024. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)", text.strip())
+    units = "bkmgtpezy"
+    letter = match.group(2)[:1].lower() if match else ""
+    if match is None or letter not in units:
+        raise ValueError("it must be a size such as 1000M")
+    return int(float(match.group(1)) * 1024 ** max(units.find(letter or "b"), 0))
 
 
 def environment() -> Mapping[str, str]:

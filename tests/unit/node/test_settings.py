@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from slapos.node.isolate.limits import PartitionLimits
 from slapos.node.settings import NodeSettings, read_format_settings, read_node_settings
 from slapos.protocol.errors import InvalidConfiguration
 
@@ -57,6 +58,8 @@ def test_the_option_pidfile_goes_before_the_keys_of_single_commands(tmp_path: Pa
         ("maximum_periodicity = often", "whole number"),
         ("partition_timeout = -1", "seconds"),
         ("software_min_free_space = much", "1000M"),
+        ("partition_memory = much", "partition_memory = much .*a size such as 512M"),
+        ("partition_cpu_maximum = all", "partition_cpu_maximum = all .*a number of cores"),
         ("key_file = /k", "go together"),
         ("master_ca_file = /nowhere", "is no file"),
     ],
@@ -64,6 +67,13 @@ def test_the_option_pidfile_goes_before_the_keys_of_single_commands(tmp_path: Pa
 def test_what_makes_no_sense_is_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(InvalidConfiguration, match=said):
         settings(tmp_path, text)
+
+
+def test_limits_of_partitions_and_what_no_partition_may_go_beyond(tmp_path: Path) -> None:
+    text = "partition-memory = 512M\npartition_cpu = none\npartition_open_files_maximum = 4096"
+    found = settings(tmp_path, text)
+    assert found.partition_limits == PartitionLimits(memory=512 * 1024**2)
+    assert found.partition_maximum == PartitionLimits(open_files=4096)
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:

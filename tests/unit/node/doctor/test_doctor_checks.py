@@ -15,9 +15,14 @@ from slapos.node.doctor.addresses import check_addresses, why_unusable
 from slapos.node.doctor.examine import check_configuration, partition_folders
 from slapos.node.doctor.finding import Check, Examined, Level, MasterAnswer
 from slapos.node.doctor.folders import check_partitions, check_roots, check_space
+from slapos.node.doctor.isolation import check_limits
 from slapos.node.doctor.master import check_certificates, check_clock, check_master, end_of
 from slapos.node.doctor.records import check_instances, check_releases
 from slapos.node.doctor.supervision import check_leftovers, check_supervisord
+from slapos.node.isolate.cgroup import Hierarchy, group_of
+from slapos.node.isolate.confinement import Confinement, confinement_file, write_confinement
+from slapos.node.isolate.isolation import Isolation
+from slapos.node.isolate.limits import PartitionLimits
 from slapos.node.record import PartitionRecord, ReleaseRecord, write_record
 from slapos.node.settings import NodeSettings
 from slapos.protocol.messages import NodeInformation, PartitionInformation
@@ -262,3 +267,26 @@ def test_settings_that_cannot_be_used_are_a_problem_and_an_unknown_key_a_warning
     unknown, usable = check_configuration(path)
     assert [unknown.level, usable.level] == [Level.WARNING, Level.OK]
     assert "did you mean promise_timeout?" in unknown.found
+
+
+def test_limits_that_cannot_be_kept_are_warned_of(root: Path) -> None:
+    patient = examined(root)
+    isolation = Isolation(patient.doors.settings, (), "this machine has no cgroups")
+    patient = replace(patient, doors=replace(patient.doors, isolation=isolation))
+    said = told(check_limits, patient, Level.WARNING)
+    assert "partition_memory, partition_cpu, partition_processes cannot be kept" in said
+    assert "this machine has no cgroups" in said
+
+
+def test_limits_that_are_not_in_force_are_a_problem(root: Path) -> None:
+    hierarchy = Hierarchy(root, ("memory", "cpu", "pids"), is_unified=True)
+    patient = examined(root)
+    isolation = Isolation(patient.doors.settings, (hierarchy,))
+    patient = replace(patient, doors=replace(patient.doors, isolation=isolation))
+    assert levels(check_limits, patient) == [Level.OK]
+    group = group_of(hierarchy, root / "inst", "slappart0", PartitionLimits(processes=9))
+    layout = patient.doors.settings.layout
+    write_confinement(confinement_file(layout, "slappart0"), Confinement(groups=(group,)))
+    assert "slappart0: its limits are not in force" in told(check_limits, patient)
+    group.folder.mkdir(parents=True)
+    assert levels(check_limits, patient) == [Level.OK]
