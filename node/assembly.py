@@ -1,7 +1,9 @@
 """The one place where the node is put together."""
 
 import sys
+from functools import cache, partial
 
+from slapos.node import warm_programs
 from slapos.node.doors import Doors
 from slapos.node.isolate.isolation import make_isolation
 from slapos.node.promise.check import ProcessPromiseChecker
@@ -15,13 +17,27 @@ from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import SystemClock
 from slapos.system.identifier import SystemIdentifiers
-from slapos.system.runner import SystemRunner
+from slapos.system.runner import Runner, SystemRunner
 from slapos.system.settings import clean_environment, environment
+from slapos.system.warm_runner import WarmRunner
+
+
+@cache
+def make_runner() -> Runner:
+    """Return what runs buildouts and launchers: one for all doors of a process, and all threads."""
+    return WarmRunner(
+        SystemRunner(),
+        python=sys.executable,
+        modules=warm_programs.MODULES,
+        recognise=partial(warm_programs.recognise, python=sys.executable),
+        environment=clean_environment(environment(), installs=False),
+        clock=SystemClock(),
+    )
 
 
 def make_doors(settings: NodeSettings) -> Doors:
     """Return the doors of a node on this machine; nothing is asked or started yet."""
-    runner, clock = SystemRunner(), SystemClock()
+    runner, clock = make_runner(), SystemClock()
     clean = clean_environment(environment(), installs=False)
     return Doors(
         settings=settings,
@@ -32,7 +48,7 @@ def make_doors(settings: NodeSettings) -> Doors:
         identifiers=SystemIdentifiers(),
         supervisor=Supervisor(
             settings.layout,
-            runner,
+            SystemRunner(),
             clock,
             python=sys.executable,
             environment=clean,

@@ -43,8 +43,12 @@ def write_files(
         text += f"{name} ={''.join(f'{chr(10)}  {path}' for path in paths)}\n"
     owner = account.owner if account.user is not None else None
     write_beneath(folder, "buildout.cfg", text, owner=owner)
-    script = _SCRIPT.format(python=python)
-    write_beneath(folder, "bin/buildout", script, mode=0o755, owner=owner)
+    write_beneath(folder, "bin/buildout", buildout_script(python), mode=0o755, owner=owner)
+
+
+def buildout_script(python: str) -> str:
+    """Return the `bin/buildout` of a release that is built with `python`."""
+    return _SCRIPT.format(python=python)
 
 
 def copy_netrc(folder: Path, account: Account, home: Path) -> None:

@@ -29,6 +29,8 @@ __all__ = [
 
 #: The title of the result that says that the promises could not be checked at all.
 LAUNCHER_TITLE = "promise-launcher"
+#: The program that runs a partition's promises.
+LAUNCHER = "slapos.node.promise.launcher"
 #: How many promises of a partition run at the same time.
 PARALLEL = 4
 #: Seconds that a launcher gets beyond its promises: to start, to bang, to end what hangs.
@@ -216,7 +218,7 @@ def _command(context: PromiseContext, mode: Mode, force: bool) -> list[str]:
     }
     words = [f"{name}={value}" for name, value in options.items() if value is not None]
     # -P: the partition's own files must not stand in for modules.
-    command = [context.python, "-P", "-m", "slapos.node.promise.launcher", *words]
+    command = [context.python, "-P", "-m", LAUNCHER, *words]
     return [*command, "--force"] if force else command
 
 

@@ -8,6 +8,7 @@ from functools import cache
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 #: How often `end_tree` looks again for processes that were started while it was at work.
@@ -25,6 +26,11 @@ def adopt_orphans() -> None:
 def end_with_parent() -> None:
     """Have the kernel kill this process when its parent ends; kept when another program is run."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def belong_to_user() -> None:
+    """Have /proc show this process as its user's, although it was root's; as after an exec."""
+    _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def children_of(pid: int) -> list[int]:

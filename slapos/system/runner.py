@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from typing import IO, Protocol
 
 from slapos.protocol.errors import SlapOSError
 
-#: Lines kept of a program's output, the last ones, for the message of its failure.
+#: Characters kept of a program's output, the last ones, for the message of its failure.
 KEPT_OUTPUT = 200_000
 #: A longer line is cut in pieces, in bytes: a program must not fill our memory.
 LONGEST_LINE = 1_000_000
-
+#: Of a program that runs as another user.
+UMASK = 0o027
 
 #: What a program with limits is started through. It waits, as the program's user, until it is in
 #: its cgroups, where only we can put it; where we end before, it ends too and runs nothing.
@@ -164,37 +166,73 @@ class SystemRunner:
         Raises CommandTimedOut when time is up, CommandFailed when it cannot be started or its
         limits cannot be set.
         """
-        if limits == ProcessLimits():
-            limits = None
-        words = list(argv) if limits is None else limits.held(argv)
-        stdin = subprocess.DEVNULL if limits is None else subprocess.PIPE
-        process = _start(words, cwd, environment, user, stdin=stdin)
-        lines = _Output(on_line)
-        reader = threading.Thread(target=lines.read, args=(process.stdout,), daemon=True)
-        reader.start()
-        try:
-            if limits is not None:
-                _bind(process, limits, argv[0])
-            status = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            _end_session(process, self._patience)
-            reader.join(5)
-            raise CommandTimedOut(
-                f"{argv[0]} did not end within {timeout:g} s and was ended", output=lines.text()
-            ) from None
-        except BaseException:
-            _end_session(process, self._patience)
-            raise
-        # A grandchild may hold the pipe open for ever: what matters is that the program has ended.
-        reader.join(2)
-        output = lines.text()
-        if limits is not None and status in NOT_STARTED and output.startswith(f"{HELD_NAME}: "):
-            raise CommandFailed(f"{argv[0]} could not be started in {cwd}: {output}")
-        if check and status:
-            raise CommandFailed(
-                f"{argv[0]} ended with status {status}", status=status, output=output
-            )
-        return Result(status, output)
+        return follow(
+            _Started(argv, cwd, environment, user, limits),
+            argv[0],
+            timeout=timeout,
+            patience=self._patience,
+            on_line=on_line,
+            check=check,
+        )
+
+
+class Running(Protocol):
+    """A program that was started, in a session of its own."""
+
+    @property
+    def output(self) -> IO[bytes]:
+        """What it prints, stdout and stderr."""
+        ...
+
+    def begin(self) -> None:
+        """Let it go. Raises CommandFailed when its limits cannot be set."""
+        ...
+
+    def wait(self, timeout: float | None) -> int:
+        """Return its exit status. Raises TimeoutError when time is up first."""
+        ...
+
+    def end(self, patience: float) -> None:
+        """End it and what it started: politely first, then for good."""
+        ...
+
+    def check_started(self, status: int, output: str) -> None:
+        """See that what has ended was the program itself. Raises CommandFailed."""
+        ...
+
+
+def follow(
+    running: Running,
+    name: str,
+    *,
+    timeout: float | None,
+    patience: float,
+    on_line: Callable[[str], None] | None,
+    check: bool,
+) -> Result:
+    """Do what `SystemRunner.run` does once a program is started; `name` is for errors."""
+    lines = _Output(on_line)
+    reader = threading.Thread(target=lines.read, args=(running.output,), daemon=True)
+    reader.start()
+    try:
+        running.begin()
+        status = running.wait(timeout)
+    except TimeoutError:
+        running.end(patience)
+        reader.join(5)
+        raise CommandTimedOut(
+            f"{name} did not end within {timeout:g} s and was ended", output=lines.text()
+        ) from None
+    except BaseException:
+        running.end(patience)
+        raise
+    # A grandchild may hold the pipe open for ever: what matters is that the program has ended.
+    reader.join(2)
+    output = lines.text()
+    running.check_started(status, output)
+    if check and status:
+        raise CommandFailed(f"{name} ended with status {status}", status=status, output=output)
+    return Result(status, output)
 
 
 class _Output:
@@ -202,7 +240,7 @@ class _Output:
 
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._on_line = on_line
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque()
         self._size = 0
 
     def read(self, stream: IO[bytes]) -> None:
@@ -216,63 +254,84 @@ class _Output:
 
     def _keep(self, line: str) -> None:
         self._lines.append(line)
-        self._size += len(line)
+        self._size += len(line) + 1
         while self._size > KEPT_OUTPUT and len(self._lines) > 1:
-            self._size -= len(self._lines.pop(0))
+            self._size -= len(self._lines.popleft()) + 1
 
     def text(self) -> str:
         """Return what was kept."""
         return "\n".join(self._lines)
 
 
-def _start(
-    argv: Sequence[str],
-    cwd: Path,
-    environment: Mapping[str, str],
-    user: User | None,
-    *,
-    stdin: int,
-) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            list(argv),
-            cwd=cwd,
-            env=dict(environment),
-            stdin=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            umask=0o027 if user is not None else -1,
-            user=None if user is None else user.uid,
-            group=None if user is None else user.gid,
-            extra_groups=None if user is None else list(user.groups),
-            start_new_session=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise CommandFailed(f"{argv[0]} could not be started in {cwd}: {error}") from error
+class _Started:
+    """A program as a process of its own; one with limits waits for them in a shell."""
 
-
-def _bind(process: subprocess.Popen[bytes], limits: ProcessLimits, name: str) -> None:
-    """Put a program that is held into its cgroups, and let it go. Raises CommandFailed.
-
-    Not in the child between fork and exec: in a program with threads, no Python may run there.
-    """
-    assert process.stdin is not None
-    # A shell that is already gone says why by its status.
-    with suppress(BrokenPipeError), process.stdin as gate:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str],
+        user: User | None,
+        limits: ProcessLimits | None,
+    ) -> None:
+        self._name = argv[0]
+        self._cwd = cwd
+        self._limits = limits = None if limits == ProcessLimits() else limits
         try:
-            limits.enter(process.pid)
-        except OSError as error:
-            raise CommandFailed(f"the limits of {name} could not be set: {error}") from error
-        gate.write(b"\n")
+            self._process = subprocess.Popen(
+                list(argv) if limits is None else limits.held(argv),
+                cwd=cwd,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL if limits is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                umask=UMASK if user is not None else -1,
+                user=None if user is None else user.uid,
+                group=None if user is None else user.gid,
+                extra_groups=None if user is None else list(user.groups),
+                start_new_session=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise CommandFailed(f"{argv[0]} could not be started in {cwd}: {error}") from error
 
+    @property
+    def output(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
 
-def _end_session(process: subprocess.Popen[bytes], patience: float) -> None:
-    """End the program and what it started: politely first, then for good."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(patience)
-    # Also when the program itself has ended: what it started may still be there.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    def begin(self) -> None:
+        if self._limits is None:
+            return
+        assert self._process.stdin is not None
+        # Not in the child between fork and exec: where there are threads, no Python may run there.
+        # A shell that is already gone says why by its status.
+        with suppress(BrokenPipeError), self._process.stdin as gate:
+            try:
+                self._limits.enter(self._process.pid)
+            except OSError as error:
+                raise CommandFailed(
+                    f"the limits of {self._name} could not be set: {error}"
+                ) from error
+            gate.write(b"\n")
+
+    def wait(self, timeout: float | None) -> int:
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError from error
+
+    def end(self, patience: float) -> None:
+        process = self._process
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+        # Also when the program itself has ended: what it started may still be there.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def check_started(self, status: int, output: str) -> None:
+        is_shells = self._limits is not None and status in NOT_STARTED
+        if is_shells and output.startswith(f"{HELD_NAME}: "):
+            raise CommandFailed(f"{self._name} could not be started in {self._cwd}: {output}")
