@@ -160,7 +160,7 @@ def test_signals_are_as_a_new_program_has_them(runner: Runner, folder: Path) -> 
 
 def test_chance_is_different_each_time(runner: Runner, folder: Path) -> None:
     body = "import random, uuid, ssl, tempfile\nprint(random.random(), uuid.uuid4(), "
-    body += "ssl.RAND_bytes(8), next(tempfile._get_candidate_names()))"
+    body += "ssl.RAND_bytes(8).hex(), next(tempfile._get_candidate_names()))"
     path = program(folder, body)
     printed = [run(runner, path).output.split() for _ in range(3)]
     for values in zip(*printed, strict=True):
