@@ -39,6 +39,11 @@ class Layout:
         return self.state / "instance" / f"{reference}.json"
 
     @property
+    def measurements(self) -> Path:
+        """Return the folder with what was measured of the machine and its partitions."""
+        return self.instance_root / "var" / "data-log"
+
+    @property
     def supervisor_configuration(self) -> Path:
         """Return supervisord's configuration file."""
         return self.instance_root / "etc" / "supervisord.conf"

@@ -62,12 +62,17 @@ def _check_order(element: etree._Element, order: re.Pattern[str]) -> None:
 
 
 def make_journals(
-    node: str, moment: str, documents: Sequence[tuple[str, bytes]], *, largest: int
+    node: str,
+    moment: str,
+    documents: Sequence[tuple[str, bytes]],
+    *,
+    largest: int,
+    start: str = "",
 ) -> list[bytes]:
     """Return (partition, consumption) documents as journals; `moment` is when they were closed.
 
     The reference of a movement is its partition. A journal has no more than about `largest` bytes,
-    unless a single movement has.
+    unless a single movement has. `start` is when what they are about began.
     """
     journals: list[bytes] = []
     root, transaction, size = None, None, 0
@@ -76,7 +81,7 @@ def make_journals(
             more = len(etree.tostring(movement))
             if transaction is None or size + more > largest:
                 journals += [] if root is None else [_written(root)]
-                root, transaction = _begin_journal(node, moment)
+                root, transaction = _begin_journal(node, moment, start)
                 size = 0
             size += more
             copied = etree.SubElement(transaction, "movement")
@@ -86,12 +91,12 @@ def make_journals(
     return journals + ([] if root is None else [_written(root)])
 
 
-def _begin_journal(node: str, moment: str) -> tuple[etree._Element, etree._Element]:
+def _begin_journal(node: str, moment: str, start: str) -> tuple[etree._Element, etree._Element]:
     root = etree.Element("journal")
     transaction = etree.SubElement(root, "transaction", type="Sale Packing List")
     for name, text in (
         ("title", "Resource consumptions"),
-        ("start_date", ""),
+        ("start_date", start),
         ("stop_date", moment),
         ("reference", node),
         ("currency", ""),

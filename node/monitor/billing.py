@@ -1,0 +1,56 @@
+"""What a partition used in a day, as a document for the master's bill."""
+
+import hashlib
+
+from lxml import etree
+
+from slapos.node.monitor.history import DAY, Day
+from slapos.node.report.consumption import make_journals
+
+MEBIBYTE = 1024**2
+#: Bytes that the movements of one day certainly do not have.
+LARGEST = 1_000_000
+
+
+def day_identifier(node: str, day: Day) -> str:
+    """Return the identifier under which a day is reported, whenever and however often that is."""
+    named = "\0".join((node, day.date, day.partition, str(day.part)))
+    return hashlib.sha256(named.encode()).hexdigest()[:32]
+
+
+def day_journal(node: str, day: Day) -> str:
+    """Return the journal of a day, with means over its 24 hours."""
+    [journal] = make_journals(
+        node,
+        f"{day.date} 23:59:59",
+        [(day.partition, consumption(day))],
+        largest=LARGEST,
+        start=f"{day.date} 00:00:00",
+    )
+    return journal.decode()
+
+
+def consumption(day: Day) -> bytes:
+    """Return the consumption document of a day.
+
+    The resources and their units are those that masters know: percent of one processor, and MiB.
+    """
+    root = etree.Element("consumption")
+    for resource, title, quantity in (
+        ("cpu_load_percent", "Processor load", day.used.cpu * 100 / DAY),
+        ("memory_used", "Memory", day.used.memory / DAY / MEBIBYTE),
+        ("disk_used", "Disk", day.used.disk / DAY / MEBIBYTE),
+    ):
+        movement = etree.SubElement(root, "movement")
+        for name, text in (
+            ("resource", f"service_module/{resource}"),
+            ("title", f"{title}, mean of {day.date}"),
+            ("reference", day.partition),
+            ("quantity", f"{quantity:.6f}"),
+            ("price", "0.0"),
+            ("VAT", ""),
+            ("category", ""),
+        ):
+            etree.SubElement(movement, name).text = text
+    document: bytes = etree.tostring(root)
+    return document
