@@ -44,6 +44,11 @@ class Layout:
         return self.instance_root / "var" / "data-log"
 
     @property
+    def monitor_lock(self) -> Path:
+        """Return the lock file of whoever measures."""
+        return self.state / "monitor.lock"
+
+    @property
     def supervisor_configuration(self) -> Path:
         """Return supervisord's configuration file."""
         return self.instance_root / "etc" / "supervisord.conf"

@@ -18,6 +18,7 @@ from slapos.node.isolate.limits import NAMES as LIMITS
 from slapos.node.isolate.limits import PREFIX as LIMIT
 from slapos.node.isolate.limits import PartitionLimits, parse_limit
 from slapos.node.layout import Layout
+from slapos.node.monitor.address import read_address
 from slapos.protocol.errors import InvalidConfiguration
 from slapos.system.settings import parse_size, read_configuration
 
@@ -30,7 +31,7 @@ Sections = Mapping[str, Mapping[str, str]]
 UNUSED = frozenset(
     {
         *("master_rest_url", "buildout", "power_user_list", "signature_private_key_file"),
-        *("collect_cache", "manager_list", "console", "log_file", "bridge_name", "no_bridge"),
+        *("manager_list", "console", "log_file", "bridge_name", "no_bridge"),
         *("computer_model_id", "heating_sensor_id"),
         *("supervisord_socket", "supervisord_configuration_path"),
     }
@@ -64,6 +65,10 @@ class NodeSettings:
     partition_timeout: float = 3600.0
     software_timeout: float = 21600.0
     request_timeout: float = 60.0
+    monitor_interval: float = 60.0
+    disk_usage_interval: float = 3600.0
+    collect_cache: int = 15
+    metrics_listen: str = ""
     maximal_delay: int = 0
     forbid_supervisord_automatic_launch: bool = False
     root_check: bool = True
@@ -304,6 +309,14 @@ def _checked(settings: NodeSettings, path: Path) -> NodeSettings:
             f"key_file, cert_file and certificate_repository_path go together: give all three in "
             f"[slapos] of {path}, or none"
         )
+    if settings.collect_cache < 1:
+        raise InvalidConfiguration(f"collect_cache in [slapos] of {path} must be 1 day or more")
+    try:
+        read_address(settings.metrics_listen)
+    except ValueError as error:
+        raise InvalidConfiguration(
+            f"metrics_listen = {settings.metrics_listen} in [slapos] of {path}: {error}"
+        ) from error
     for file in (*pair, settings.master_ca_file):
         if file is not None and not file.is_file():
             raise InvalidConfiguration(f"{file}, named in {path}, is no file")

@@ -4,12 +4,29 @@ import hashlib
 
 from lxml import etree
 
-from slapos.node.monitor.history import DAY, Day
+from slapos.node.monitor.history import DAY, Day, History
 from slapos.node.report.consumption import make_journals
+from slapos.node.report.reports import Reports
 
+#: Days that are handed over at once.
+MOST_DAYS = 200
 MEBIBYTE = 1024**2
 #: Bytes that the movements of one day certainly do not have.
 LARGEST = 1_000_000
+
+
+def hand_over(history: History, reports: Reports, node: str) -> bool:
+    """Hand days that are fixed over to the journal of reports; return whether those were all.
+
+    One that is handed over again, after a crash, has the same identifier and counts once.
+    Raises StoreFailed, JournalFailed.
+    """
+    days = history.fixed_days(MOST_DAYS)
+    reports.usage(
+        [(day_identifier(node, day), day_journal(node, day)) for day in days if day.used.is_some]
+    )
+    history.handed_over(days)
+    return len(days) < MOST_DAYS
 
 
 def day_identifier(node: str, day: Day) -> str:

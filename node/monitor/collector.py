@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from slapos.node.monitor.database import Database, used_bytes
+from slapos.node.monitor.database import PATIENCE, Database, used_bytes
 from slapos.node.monitor.machine import Machine
 from slapos.node.monitor.processes import ProcessSample
 
@@ -62,14 +62,22 @@ SMALLEST_FOLDER = 1024
 class Collector:
     """Writes the tables."""
 
-    def __init__(self, folder: Path, *, days: int, most_bytes: int = MOST_BYTES) -> None:
-        """`days` is how long anything is kept."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        days: int,
+        most_bytes: int = MOST_BYTES,
+        patience: float = PATIENCE,
+    ) -> None:
+        """`days` is how long anything is kept; `patience` is in seconds, for readers."""
         self._days = timedelta(days=days)
         self._most_bytes = most_bytes
         self._database = Database(
             folder / NAME,
             SCHEMA,
             mode=0o644,  # partitions' users read it
+            patience=patience,
         )
         #: Where the rows about processes begin that are not thinned out yet, for each of THINNED.
         self._thinned = dict.fromkeys((minutes for _, minutes in THINNED), ("", ""))

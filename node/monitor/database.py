@@ -17,6 +17,8 @@ Answer = TypeVar("Answer")
 
 #: Seconds to wait for a reader, which holds the file against whoever writes.
 PATIENCE = 5.0
+#: Of the folder: who may read a file in it has to get there.
+FOLDER_MODE = 0o755
 #: What SQLite calls a file that is damaged, or none of its own.
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -85,9 +87,10 @@ class Database:
         is_new = not self.path.exists()
         if is_new:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # SQLite gives the files that it puts beside this one the same mode.
+            os.chmod(self.path.parent, FOLDER_MODE)
+            # Whatever the umask is; SQLite gives the files that it puts beside it the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, self._mode))
-            os.chmod(self.path, self._mode)  # whatever the umask is
+            os.chmod(self.path, self._mode)
         connection = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)
         try:
             if is_new or not self._is_made:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
 from slapos.node.doors import Doors
@@ -33,31 +34,36 @@ class Folders:
         self._tried: dict[str, float] | None = None
 
     def run_pending(self) -> float:
-        """Measure the folder that has waited longest, if one is due; return seconds to wait.
+        """Measure one folder, if one is due; return the seconds to wait then.
+
+        Raises StoreFailed.
+        """
+        began = self._doors.clock.monotonic()
+        if self.measure_next():
+            return REST * (self._doors.clock.monotonic() - began)
+        return LOOK
+
+    def measure_next(self) -> bool:
+        """Measure the folder that has waited longest, and return whether one was due.
 
         Raises StoreFailed.
         """
         if not self._interval:
-            return LOOK
+            return False
         if self._tried is None:
             self._tried = {name: at for name, (at, _) in self._history.sizes().items()}
         now = self._doors.now()
-        partitions = partitions_in_use(self._doors.settings.layout)
         self._tried = {
             # One that was tried in the future was so before the clock was set back.
             name: at if (at := self._tried.get(name, 0.0)) <= now else 0.0
-            for name in partitions
+            for name in partitions_in_use(self._doors.settings.layout)
         }
         oldest = min(self._tried, key=self._tried.__getitem__, default=None)
-        if oldest is None:
-            return LOOK
-        left = self._tried[oldest] + self._interval - now
-        if left > 0:
-            return min(left, LOOK)
-        began = self._doors.clock.monotonic()
+        if oldest is None or self._tried[oldest] + self._interval > now:
+            return False
         self._tried[oldest] = now
         self._measure(oldest, now)
-        return REST * (self._doors.clock.monotonic() - began)
+        return True
 
     def _measure(self, reference: str, now: float) -> None:
         folder = self._doors.settings.layout.partition(reference)
@@ -84,7 +90,10 @@ class Folders:
             user=account.user,
             check=False,  # what cannot be read is left out
         ).output
-        return int(output.rstrip().rpartition("\n")[2].split()[0]) * 1024
+        total = re.search(r"^(\d+)\ttotal$", output, re.MULTILINE)
+        if total is None:
+            raise ValueError(f"du says {output.strip()!r}")
+        return int(total[1]) * 1024
 
     def _data(self, folder: Path) -> list[str]:
         """Return the folders on other disks that were given to a partition."""

@@ -83,6 +83,11 @@ class DaySum:
     received: float = 0.0
     sent: float = 0.0
 
+    @property
+    def is_some(self) -> bool:
+        """Whether anything was used."""
+        return any((self.cpu, self.memory, self.disk, self.received, self.sent))
+
     def __add__(self, other: "DaySum") -> "DaySum":
         names = [field.name for field in fields(DaySum)]
         return DaySum(**{name: getattr(self, name) + getattr(other, name) for name in names})

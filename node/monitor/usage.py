@@ -109,6 +109,18 @@ def _plus(total: Usage, sample: ProcessSample, start: ProcessSample | None, told
     )
 
 
+def process_loads(before: Look | None, now: Look) -> dict[tuple[int, float], float]:
+    """Return how many processors each process kept busy since a look that can be compared."""
+    seconds = now.uptime - before.uptime if before is not None else 0.0
+    known = {sample.key: sample.cpu for sample in before.processes} if before is not None else {}
+    loads = {}
+    for sample in now.processes:
+        is_new = before is not None and sample.started >= before.uptime
+        used_cpu = sample.cpu - known.get(sample.key, 0.0 if is_new else sample.cpu)
+        loads[sample.key] = max(used_cpu, 0.0) / seconds if seconds > 0 else 0.0
+    return loads
+
+
 def _counted_already(
     known: Mapping[tuple[int, float], ProcessSample], now: Look
 ) -> dict[tuple[int, float], float]:

@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node software": ("slapos.command.node_software", "build the assigned software releases"),
     "node instance": ("slapos.command.node_instance", "bring the instances to what is wanted"),
     "node report": ("slapos.command.node_report", "report usage, remove destroyed instances"),
+    "node collect": ("slapos.command.node_collect", "measure what partitions use, once"),
     "node promise": ("slapos.command.node_promise", "check the promises of started instances"),
     "node status": ("slapos.command.node_status", "show how the instances here do"),
     "node doctor": ("slapos.command.node_doctor", "say what keeps this node from its work"),

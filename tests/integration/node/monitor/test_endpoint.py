@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slapos.node.monitor.endpoint import Address, MetricsEndpoint, read_address
+from slapos.node.monitor.address import Address, read_address
+from slapos.node.monitor.endpoint import MetricsEndpoint
 
 
 def free_port() -> int:

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from slapos.node.monitor.endpoint import read_address
+from slapos.node.monitor.address import read_address
 from slapos.node.monitor.metrics import (
     BUILDS,
     REPORTS_WAITING,
