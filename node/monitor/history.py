@@ -122,8 +122,13 @@ class History:
     """The file. All methods raise StoreFailed; what they write is written whole or not at all."""
 
     def __init__(self, folder: Path, *, most_bytes: int = MOST_BYTES) -> None:
-        self._database = Database(folder / NAME, SCHEMA, mode=0o640)
+        self._database = Database(folder / NAME, SCHEMA, mode=0o600)
         self._most_bytes = most_bytes
+
+    @property
+    def path(self) -> Path:
+        """Return the file."""
+        return self._database.path
 
     def store(
         self,
