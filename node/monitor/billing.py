@@ -1,12 +1,17 @@
 """What a partition used in a day, as a document for the master's bill."""
 
 import hashlib
+import logging
 
 from lxml import etree
 
+from slapos.node.doors import Doors
 from slapos.node.monitor.history import DAY, Day, History
 from slapos.node.report.consumption import make_journals
 from slapos.node.report.reports import Reports
+from slapos.protocol.errors import SlapOSError
+
+logger = logging.getLogger(__name__)
 
 #: Days that are handed over at once.
 MOST_DAYS = 200
@@ -27,6 +32,17 @@ def hand_over(history: History, reports: Reports, node: str) -> bool:
     )
     history.handed_over(days)
     return len(days) < MOST_DAYS
+
+
+def bill_partition(history: History, doors: Doors, reference: str) -> None:
+    """Report what a partition used so far, before it is destroyed and may be somebody else's."""
+    try:
+        if history.path.exists():
+            history.fix_days(partition=reference)
+            hand_over(history, doors.reports, doors.settings.computer_id)
+            doors.reports.try_flush()
+    except SlapOSError as error:
+        logger.warning("%s: what it used is reported later: %s", reference, error)
 
 
 def day_identifier(node: str, day: Day) -> str:

@@ -10,6 +10,8 @@ from slapos.node.buildout_program import buildout_environment
 from slapos.node.doors import Doors
 from slapos.node.format.format import RESOURCE
 from slapos.node.instantiate.keep_retention import DELAY
+from slapos.node.monitor.billing import bill_partition
+from slapos.node.monitor.history import History
 from slapos.node.record import forget
 from slapos.node.supervise.configuration import find_executables
 from slapos.node.supervise.orphans import end_inhabitants
@@ -45,6 +47,7 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
         doors.client.report_state(doors.settings.computer_id, reference, InstanceState.STOPPED)
     _check_retention(folder, doors.now())
     _run_last_programs(reference, folder, account, doors)
+    bill_partition(History(doors.settings.layout.measurements), doors, reference)
     logger.info("%s: destroying it", reference)
     program = folder / "sbin" / "destroy"
     if program.is_file():

@@ -16,7 +16,9 @@ import pytest
 from slapos.node.assembly import make_doors
 from slapos.node.monitor.history import DaySum, History
 from slapos.node.monitor.monitor import Monitor, only_one
+from slapos.node.monitor.usage import Usage
 from slapos.node.settings import read_node_settings
+from slapos.protocol.states import InstanceState
 from slapos.system.clock import SystemClock
 from tests.fakes import FakeClock
 from tests.integration.node.world import IS_ROOT, NOBODY, World, is_running, until
@@ -58,27 +60,23 @@ def folder(world: World) -> Path:
     return world.layout.measurements
 
 
-def collect(world: World) -> None:
+def collect(world: World) -> dict[str, Usage]:
+    """Sample once, and return what the history has of that."""
     answer = world.run("collect")
     assert answer.returncode == 0, answer.stdout
+    return History(folder(world)).last_usages()[1]
 
 
 def test_each_partition_counts_with_what_its_processes_use(busy: World) -> None:
     query = "SELECT partition, cpu, memory, processes FROM mean WHERE partition != ''"
-
-    def used() -> dict[str, tuple[float, ...]]:
-        collect(busy)
-        history = History(folder(busy)).last_usages()[1]
-        return {name: (one.cpu, one.memory) for name, one in history.items()}
-
     collect(busy)
-    until(lambda: used()["slappart0"][0] > 0.2, "the busy partition used a processor")
+    until(lambda: collect(busy)["slappart0"].cpu > 0.2, "the busy partition used a processor")
     found = {row[0]: row[1:] for row in read(folder(busy) / "history.db", query)}
     assert found["slappart1"][0] < found["slappart0"][0]
     assert found["slappart0"][1] > 32 * 1024 * 1024 > found["slappart1"][1] > 0
     assert found["slappart1"][2] == 1
-    # The test and the master run as the same user, and are of no partition, when that is ours.
-    days = read(folder(busy) / "history.db", "SELECT partition, cpu, disk FROM day")
+    # As an ordinary user, the test and the master are that user's too, and of no partition.
+    days = read(folder(busy) / "history.db", "SELECT partition FROM day")
     assert {row[0] for row in days} == {"slappart0", "slappart1"}
 
 
@@ -116,9 +114,8 @@ def test_how_much_is_in_a_folder_is_measured_once_in_an_interval(busy: World) ->
     query = "SELECT disk_used FROM folder"
     [(size,)] = read(folder(busy) / "collector.db", query)
     assert 3 * 1024 <= size < 4 * 1024
-    collect(busy)
+    assert collect(busy)["slappart0"].disk == size * 1024
     assert len(read(folder(busy) / "collector.db", query)) == 1
-    assert History(folder(busy)).last_usages()[1]["slappart0"].disk == size * 1024
 
 
 def test_while_another_process_samples_it_is_left_to_that(world: World) -> None:
@@ -201,6 +198,19 @@ def sum_of(history: History, clock: FakeClock) -> DaySum:
     return DaySum(cpu=sum(row[0] for row in rows))
 
 
+def test_what_a_destroyed_partition_used_is_reported_before_it_is_gone(busy: World) -> None:
+    collect(busy)
+    until(lambda: collect(busy)["slappart0"].cpu, "it used a processor")
+    busy.want(state=InstanceState.DESTROYED, timestamp="2")
+    assert busy.run("report").returncode == 0
+    told = [call for call, _ in busy.master.told]
+    assert told.index("useComputer") < told.index("destroyedComputerPartition")
+    [document] = [form["use_string"] for call, form in busy.master.told if call == "useComputer"]
+    assert "cpu_load_percent" in document
+    assert "slappart0" in document
+    assert "slappart1" not in document
+
+
 def test_killed_at_any_moment_it_goes_on(busy: World) -> None:
     command = (
         "import sys; from slapos.command.main import main; sys.exit(main(sys.argv[1:]))",
@@ -232,9 +242,8 @@ def test_with_users_of_their_own_even_a_hidden_process_counts(busy: World) -> No
     try:
         assert process.stdout is not None
         process.stdout.readline()
-        collect(busy)
+        assert collect(busy)["slappart1"].processes == 1
         assert is_running(process.pid)
-        assert History(folder(busy)).last_usages()[1]["slappart1"].processes == 1
     finally:
         process.kill()
         process.communicate()
