@@ -8,6 +8,7 @@ BENCHMARKS = {
     "startup": "`slapos --help` against a bare interpreter",
     "promises": "promises through the launcher against bare fork and exec",
     "slapproxy_peer": "our local master beside the real slapproxy",
+    "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
     "helloworld": "request to healthy, the release already built",
     "demo": "`make demo` from zero to healthy, by phase",
 }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
 from slapos.node.supervise.orphans import find_orphans
-from slapos.node.supervise.supervisor import SupervisorFailed
+from slapos.node.supervise.supervisor import RENEWAL, SupervisorFailed
 from slapos.node.users import user_name
 
 #: Bytes of the longest path that the kernel takes for a unix socket.
@@ -40,6 +40,11 @@ def check_supervisord(examined: Examined) -> Iterator[Finding]:
         )
     else:
         yield ok(f"supervisord runs, process {pid}, {socket}")
+    if examined.doors.supervisor.is_outdated():
+        yield warning(
+            "the supervisord that runs is older than this SlapOS, and slow with many partitions",
+            f"when the services may be restarted: {RENEWAL}",
+        )
 
 
 def check_processes(examined: Examined) -> Iterator[Finding]:

@@ -2,12 +2,11 @@
 
 import http.client
 import logging
-import os
-import socket
 import xmlrpc.client
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from slapos.node.supervise.configuration import (
     render_group,
     write_main,
 )
+from slapos.node.supervise.connection import UnixTransport
 from slapos.node.supervise.orphans import end_orphans
 from slapos.node.supervise.output import link_output, make_output_folder
 from slapos.node.supervise.watchdog import WATCHDOG, section
@@ -33,16 +33,18 @@ from slapos.system.runner import CommandFailed, Runner
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that supervisord gets to answer a call.
-ANSWER_TIME = 30.0
 #: Seconds that supervisord gets to start or to end.
 START_TIME = 20.0
 #: Seconds that the processes of a group get to end; supervisord kills them after 60.
 STOP_TIME = 75.0
 POLL = 0.05
+#: So many processes are started with one call; supervisord does nothing else meanwhile.
+BATCH = 20
 #: States of a process that ended on its own.
 ENDED = ("EXITED", "FATAL", "UNKNOWN", "BACKOFF")
 RUNNING = ("RUNNING", "STARTING")
+#: What makes the supervisord that runs the one of this SlapOS.
+RENEWAL = "'slapos node supervisorctl shutdown', then 'slapos node supervisord'"
 
 
 class SupervisorFailed(SlapOSError):
@@ -102,8 +104,10 @@ class Supervisor:
         self._environment = {
             name: value for name, value in environment.items() if name in ("PATH", "LANG", "TZ")
         }
+        #: Whether the supervisord that runs is known to have our calls.
+        self._has_calls = False
         self._server = xmlrpc.client.ServerProxy(
-            "http://127.0.0.1", transport=_Transport(layout.supervisor_socket), allow_none=True
+            "http://127.0.0.1", transport=UnixTransport(layout.supervisor_socket), allow_none=True
         )
 
     # supervisord itself.
@@ -112,7 +116,7 @@ class Supervisor:
     def command(self) -> list[str]:
         """Return how supervisord is started."""
         configuration = str(self._layout.supervisor_configuration)
-        return [self._python, "-m", "supervisor.supervisord", "-c", configuration]
+        return [self._python, "-P", "-m", "slapos.node.supervise.supervisord", "-c", configuration]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -131,8 +135,9 @@ class Supervisor:
             write_if_changed(self._file(WATCHDOG), text, mode=0o600)
         self._wait_while("SHUTDOWN", "RESTARTING")
         if self.is_running():
-            with _understood():
-                self._reload(WATCHDOG)
+            if self._watchdog:
+                with _understood():
+                    self._load(WATCHDOG)
             return
         end_orphans(self._layout.supervisor_socket, self._layout.supervisor_pid_file, self._clock)
         logger.info("starting supervisord")
@@ -172,37 +177,37 @@ class Supervisor:
     def processes(self) -> list[Process]:
         """Return all processes. Raises SupervisorFailed."""
         with _understood():
-            return [
-                Process(
-                    group=item["group"],
-                    name=item["name"],
-                    state=item["statename"],
-                    pid=item["pid"],
-                    start=item["start"],
-                    stop=item["stop"],
-                    exit_status=item["exitstatus"],
-                    description=item["description"],
-                )
-                for item in cast(list[dict[str, Any]], self._server.supervisor.getAllProcessInfo())
-            ]
+            return _processes(self._server.supervisor.getAllProcessInfo())
+
+    def group_processes(self, group: str) -> list[Process]:
+        """Return the processes of a group, none where there is none. Raises SupervisorFailed."""
+        with _understood():
+            if self._is_outdated():
+                return [process for process in self.processes() if process.group == group]
+            return _processes(self._server.slapos.groupProcesses(group))
 
     def start_ended(self, groups: Collection[str] | None = None) -> list[Process]:
         """Start what ended on its own or was not started yet; return what that was."""
-        started = []
-        for process in self.processes():
-            if process.is_down and (groups is None or process.group in groups):
-                self._start(process.group, process.name)
-                started.append(process)
-        return started
+        ended = [
+            process
+            for process in self.processes()
+            if process.is_down and (groups is None or process.group in groups)
+        ]
+        with _understood():
+            self._start_all(ended)
+        return ended
 
-    def _start(self, group: str, name: str) -> None:
-        try:
-            self._server.supervisor.startProcess(f"{group}:{name}", False)
-        except xmlrpc.client.Fault as fault:
-            if fault.faultCode == Faults.ALREADY_STARTED:
-                return
-            # It stays down: that is for the promises to find, and must not stop the others.
-            logger.warning("%s:%s does not start: %s", group, name, fault.faultString)
+    def _start_all(self, processes: Sequence[Process]) -> None:
+        for first in range(0, len(processes), BATCH):
+            batch = processes[first : first + BATCH]
+            calls = [
+                {"methodName": "supervisor.startProcess", "params": [f"{p.group}:{p.name}", False]}
+                for p in batch
+            ]
+            results = cast(list[Any], self._server.system.multicall(calls))
+            for process, result in zip(batch, results, strict=True):
+                if isinstance(result, dict):
+                    _warn(process.group, process.name, xmlrpc.client.Fault(**result))
 
     def start(self, group: str, name: str) -> None:
         """Start a process unless it runs; one that cannot be started is warned of.
@@ -210,7 +215,10 @@ class Supervisor:
         Raises SupervisorFailed.
         """
         with _understood():
-            self._start(group, name)
+            try:
+                self._server.supervisor.startProcess(f"{group}:{name}", False)
+            except xmlrpc.client.Fault as fault:
+                _warn(group, name, fault)
 
     # Groups: the programs of a partition.
 
@@ -237,47 +245,114 @@ class Supervisor:
             link_output(directory, output / log_name(group, program))
         write_if_changed(self._file(group), text, mode=0o600)
         with _understood():
-            self._reload(group)
-            for process in self.processes():
-                if process.group == group and not process.is_running:
-                    self._start(process.group, process.name)
+            self._load(group)
+            self._start_group(group)
+
+    def _start_group(self, group: str) -> None:
+        if self._is_outdated():
+            self._start_all([p for p in self.group_processes(group) if not p.is_running])
+            return
+        for name, reason in cast(list[tuple[str, str]], self._server.slapos.startGroup(group)):
+            logger.warning("%s:%s does not start: %s", group, name, reason)
 
     def stop_partition(self, reference: str) -> None:
         """Have no program of a partition running, now and after a reboot."""
         self._file(reference).unlink(missing_ok=True)
         with _understood():
-            self._reload(reference)
+            if self._is_outdated():
+                self._reload_all(reference)
+            else:
+                self._until_none(self._server.slapos.removeGroup, reference)
 
     def _file(self, reference: str) -> Path:
         return self._layout.supervisor_groups / f"{reference}.conf"
 
-    def _reload(self, group: str) -> None:
-        """Have supervisord take over what the configuration files say of one group."""
+    def _load(self, group: str) -> None:
+        """Have supervisord take over what the configuration file of a group says."""
+        if self._is_outdated():
+            self._reload_all(group)
+        else:
+            self._until_none(self._server.slapos.loadGroup, group)
+
+    # What follows is for a supervisord of before `loadGroup`, which goes on running when SlapOS is
+    # upgraded: to end it would be to end all services.
+
+    def is_outdated(self) -> bool:
+        """Return whether the supervisord that runs is older than this SlapOS and lacks its calls.
+
+        Raises SupervisorFailed.
+        """
+        with _understood():
+            return self._is_outdated()
+
+    def _is_outdated(self) -> bool:
+        if not self._has_calls:
+            methods = cast(list[str], self._server.system.listMethods())
+            self._has_calls = "slapos.loadGroup" in methods
+            if not self._has_calls:
+                _tell_of_outdated(self._layout.supervisor_socket)
+        return not self._has_calls
+
+    def _reload_all(self, group: str) -> None:
+        """Have supervisord read all files, and take over what they say of one group."""
         [[added, changed, removed]] = cast(
             list[list[list[str]]], self._server.supervisor.reloadConfig()
         )
         if group in added:
             self._server.supervisor.addProcessGroup(group)
         elif group in changed:
-            self._until_none(lambda: cast(list[str], self._server.slapos.updateGroup(group)), group)
+            self._until_none(self._server.slapos.updateGroup, group)
         elif group in removed:
             self._server.supervisor.stopProcessGroup(group, False)
-            self._until_none(lambda: self._unstopped(group), group)
+            self._until_none(self._unstopped, group)
             self._server.supervisor.removeProcessGroup(group)
 
     def _unstopped(self, group: str) -> list[str]:
         return [
             process.name
-            for process in self.processes()
-            if process.group == group and (process.is_running or process.state == "STOPPING")
+            for process in self.group_processes(group)
+            if process.is_running or process.state == "STOPPING"
         ]
 
-    def _until_none(self, names: Callable[[], list[str]], group: str) -> None:
+    def _until_none(self, names: Callable[[str], Any], group: str) -> None:
+        """Ask until no process of the group is still stopping. Raises SupervisorFailed."""
         deadline = self._clock.monotonic() + STOP_TIME
-        while left := names():
+        while left := cast(list[str], names(group)):
             if self._clock.monotonic() > deadline:
                 raise SupervisorFailed(f"{group}: {', '.join(left)} cannot be stopped")
             self._clock.sleep(POLL)
+
+
+def _processes(answer: Any) -> list[Process]:
+    return [
+        Process(
+            group=item["group"],
+            name=item["name"],
+            state=item["statename"],
+            pid=item["pid"],
+            start=item["start"],
+            stop=item["stop"],
+            exit_status=item["exitstatus"],
+            description=item["description"],
+        )
+        for item in cast(list[dict[str, Any]], answer)
+    ]
+
+
+def _warn(group: str, name: str, fault: xmlrpc.client.Fault) -> None:
+    """Say that a process stays down: for the promises to find, and it must not stop the others."""
+    if fault.faultCode != Faults.ALREADY_STARTED:
+        logger.warning("%s:%s does not start: %s", group, name, fault.faultString)
+
+
+@cache
+def _tell_of_outdated(socket: Path) -> None:
+    logger.warning(
+        "the supervisord at %s is older than this SlapOS: what it does takes longer, and more so "
+        "the more partitions there are; when its services may be restarted: %s",
+        socket,
+        RENEWAL,
+    )
 
 
 @contextmanager
@@ -290,34 +365,3 @@ def _understood() -> Iterator[None]:
         raise SupervisorFailed(
             f"supervisord does not answer: {error}; start it with 'slapos node supervisord'"
         ) from error
-
-
-class _Transport(xmlrpc.client.Transport):
-    """XML-RPC over a unix socket, with a time limit."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:
-        connection = _UnixConnection(os.fspath(self._path))
-        self._connection = (host, connection)
-        return connection
-
-    def single_request(self, *arguments: Any, **more: Any) -> Any:
-        """Ask, and close the connection: a new one costs nothing, and supervisord may restart."""
-        try:
-            return super().single_request(*arguments, **more)
-        finally:
-            self.close()
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=ANSWER_TIME)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(ANSWER_TIME)
-        self.sock.connect(self._path)

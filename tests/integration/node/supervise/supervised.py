@@ -79,17 +79,25 @@ class Partitions:
 
 
 @contextmanager
-def running_supervisor() -> Iterator[Partitions]:
+def new_partitions() -> Iterator[Partitions]:
+    """Yield a node whose supervisord does not run yet."""
     # Not below pytest's own folder, which only its owner may enter; and short, for the sockets.
     root = Path(tempfile.mkdtemp(prefix="supervised-"))
     root.chmod(0o755)
-    made = Partitions(root)
+    partitions = Partitions(root)
     try:
-        made.supervisor.ensure_running()
-        yield made
+        yield partitions
     finally:
-        end_supervisord(made)
+        end_supervisord(partitions)
         shutil.rmtree(root)
+
+
+@contextmanager
+def running_supervisor() -> Iterator[Partitions]:
+    """Yield a node whose supervisord runs."""
+    with new_partitions() as partitions:
+        partitions.supervisor.ensure_running()
+        yield partitions
 
 
 def end_supervisord(partitions: Partitions) -> None:
