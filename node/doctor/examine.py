@@ -14,7 +14,7 @@ from slapos.node.doctor.folders import (
 )
 from slapos.node.doctor.isolation import check_limits
 from slapos.node.doctor.master import ask_master, check_certificates, check_clock, check_master
-from slapos.node.doctor.records import check_instances, check_releases
+from slapos.node.doctor.records import check_instances, check_releases, check_reports
 from slapos.node.doctor.supervision import check_leftovers, check_processes, check_supervisord
 from slapos.node.doors import Doors
 from slapos.node.outcome import described
@@ -36,6 +36,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("limits", check_limits),
     ("releases", check_releases),
     ("instances", check_instances),
+    ("reports", check_reports),
     ("leftovers", check_leftovers),
 )
 #: Folders of the instance root that are no partitions.

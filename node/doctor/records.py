@@ -1,9 +1,14 @@
-"""Checks of what the node remembers: releases and instances that failed, broken promises."""
+"""Checks of what the node remembers: what failed, broken promises, what the master is not told."""
 
 from collections.abc import Iterator
 
 from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
 from slapos.node.record import PartitionRecord, ReleaseRecord, read_record
+from slapos.node.report.journal import JournalFailed
+from slapos.node.report.usage import MOST_WAITING
+
+#: Seconds that a report may wait: a master that is away so long is worth a word.
+LONG = 3600.0
 
 
 def check_releases(examined: Examined) -> Iterator[Finding]:
@@ -49,3 +54,41 @@ def check_instances(examined: Examined) -> Iterator[Finding]:
         else:
             well += 1
     yield ok(f"{well} of {len(files)} instances have neither failed nor broken a promise")
+
+
+def check_reports(examined: Examined) -> Iterator[Finding]:
+    """See that reports can be written down, and that they get to the master."""
+    doors = examined.doors
+    layout = doors.settings.layout
+    try:
+        doors.reports.check()
+        waiting = doors.reports.waiting()
+    except JournalFailed as error:
+        yield problem(str(error), "as long as it is so the master is not told how instances do")
+        return
+    for aside in sorted(layout.state.glob(f"{layout.journal.name}.damaged-*[0-9]Z")):
+        yield warning(
+            f"{aside}: a journal that was damaged; usage may be in it that was not sent",
+            f"'sqlite3 {aside} .recover' shows what can be read; remove it when done",
+        )
+    refused = list((layout.state / "usage" / "refused").glob("*.xml"))
+    if refused:
+        folder = layout.instance_root / "var" / "xml_report" / doors.settings.computer_id
+        yield warning(
+            f"{refused[0].parent} has {len(refused)} documents of usage that the master refused",
+            f"ask its operator why; what lies in {folder} is sent again",
+        )
+    if waiting.since is None:
+        yield ok("no report waits for the master")
+        return
+    said = (
+        f"{waiting.count} reports wait for the master since {waiting.since:%Y-%m-%d %H:%M:%S} UTC"
+    )
+    remedy = "see what the check 'master' finds; 'slapos node report' tries to send them"
+    if waiting.usage_size > MOST_WAITING:
+        size = f"{waiting.usage_size >> 20} MiB of them usage, so that no more is collected"
+        yield problem(f"{said}, {size}", remedy)
+    elif doors.now() - waiting.since.timestamp() > LONG:
+        yield warning(said, remedy)
+    else:
+        yield ok(said)

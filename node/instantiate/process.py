@@ -61,6 +61,8 @@ STEPS: dict[InstanceState, tuple[Step, ...]] = {
 }
 #: How a record of what was reported begins when that is an error.
 ERROR = "error: "
+#: Seconds until a master that still believes in an error is told again: it may not know it yet.
+REMINDER = 60.0
 #: Seconds between checks of promises that fail: so many, then more each time.
 PROMISE_WAITS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
 
@@ -328,7 +330,8 @@ class PartitionProcessor:
         """Tell what it is; that it is destroyed is for `node report` to say, once it is."""
         if state is InstanceState.DESTROYED:
             state = InstanceState.STOPPED
-        if record.reported == str(state) and not _is_error(wanted):
+        told_long_ago = abs(self._doors.now() - record.reported_at) > REMINDER
+        if record.reported == str(state) and not (_is_error(wanted) and told_long_ago):
             return
         record = self._reporting(record, str(state))
         if self._doors.reports.state(
@@ -352,8 +355,9 @@ class PartitionProcessor:
     def _reporting(self, record: PartitionRecord, told: str) -> PartitionRecord:
         """Return what to remember once `told` is reported; another error is no new beginning."""
         goes_on = record.reported.partition(":")[0] == told.partition(":")[0]
-        since = record.reported_since if goes_on else self._doors.now()
-        return replace(record, reported=told, reported_since=since)
+        now = self._doors.now()
+        since = record.reported_since if goes_on else now
+        return replace(record, reported=told, reported_at=now, reported_since=since)
 
     def _outcome(
         self,

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps([_partition_document(status) for status in statuses], indent=2))
         else:
-            print("\n".join(partition_lines(statuses)))
+            print("\n".join([*waiting_lines(doors), *partition_lines(statuses)]))
     return 0 if all(_is_well(process) for process in processes) else NOT_ALL_RUNNING
 
 
@@ -100,6 +100,7 @@ def _watch(doors: Doors, arguments: argparse.Namespace) -> int:
                     lines += _process_lines(processes, arguments.names)
                 else:
                     layout = doors.settings.layout
+                    lines += waiting_lines(doors)
                     lines += partition_lines(partition_statuses(layout, processes, known))
             if screen is not None:
                 screen.draw(lines)
@@ -116,6 +117,18 @@ def ask_master(doors: Doors) -> tuple[NodeInformation | None, str]:
         return doors.client.node_information(doors.settings.computer_id), ""
     except SlapOSError as error:
         return None, _plain(str(error))
+
+
+def waiting_lines(doors: Doors) -> list[str]:
+    """Return a line on the reports that the master has not got yet, if there are any."""
+    try:
+        waiting = doors.reports.waiting()
+    except SlapOSError as error:  # 'node doctor' says more
+        return [str(error)]
+    if waiting.since is None:
+        return []
+    since = waiting.since.isoformat(timespec="seconds")
+    return [f"{waiting.count} reports wait for the master since {since}"]
 
 
 def partition_lines(statuses: Sequence[PartitionStatus]) -> list[str]:
