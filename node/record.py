@@ -77,8 +77,8 @@ class PartitionRecord(Attempts):
     `attempted` says for which order (timestamp, state, release) the last instantiation was, and
     `applied` the same for the last one that succeeded. `promised` is whether its promises held the
     last time, None when they were not checked since. `reported` is what the master was told last.
-    `reported_at` is when, and `reported_since` when that began, in seconds since 1970; another error
-    is no new beginning.
+    `reported_at` is when, and `reported_since` when that began (another error is no new beginning),
+    both in seconds since 1970.
     `is_waiting` is whether the last attempt did not fail but came too early.
     """
 

@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -37,6 +39,8 @@ SCHEMA = (
 )
 #: Seconds that another process may hold the file.
 PATIENCE = 30.0
+#: Pages of 4 KiB that are written before SQLite tidies up, which takes longer than one report.
+LOG_PAGES = 250
 #: What SQLite calls a file that is damaged, or none of its own.
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -83,7 +87,7 @@ class Waiting:
 
 
 class Journal:
-    """The journal at `path`. May be shared between threads; each call has its own connection.
+    """The journal at `path`. May be shared between threads, but not by the two sides of a fork.
 
     A damaged file is put aside and a new one begun. All methods raise JournalFailed.
     """
@@ -92,6 +96,10 @@ class Journal:
         self.path = path
         self._clock = clock
         self._identifiers = identifiers
+        self._turn = threading.Lock()
+        self._kept: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._closes: Callable[[], object] | None = None
 
     @property
     def sending(self) -> Path:
@@ -202,6 +210,11 @@ class Journal:
         if self.path.exists():
             self._use(_try_to_write)
 
+    def close(self) -> None:
+        """Let the file go; it is opened again by the next call."""
+        with self._turn:
+            self._let_go()
+
     # How.
 
     def _write(self, work: Callable[[sqlite3.Connection], object]) -> None:
@@ -213,38 +226,57 @@ class Journal:
         self._use(in_one)
 
     def _use(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer:
-        """Do something with a connection; once more with a new file when this one is damaged."""
-        try:
+        """Do something with the connection; once more with a new file when this one is damaged."""
+        with self._turn:
             try:
-                with self._connection() as connection:
-                    return work(connection)
-            except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
-                    raise
-                self._put_aside(error)
-            with self._connection() as connection:
-                return work(connection)
-        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
-            raise JournalFailed(
-                f"the journal of reports, {self.path}, cannot be used: {error}; is there space on "
-                "the disk, and does the folder belong to who runs this?"
-            ) from error
+                try:
+                    return work(self._connection())
+                except sqlite3.DatabaseError as error:
+                    self._let_go()
+                    if not _is_damage(error):
+                        raise
+                    self._put_aside(error)
+                return work(self._connection())
+            except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+                self._let_go()
+                raise JournalFailed(
+                    f"the journal of reports, {self.path}, cannot be used: {error}; is there space "
+                    "on the disk, and does the folder belong to who runs this?"
+                ) from error
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection, to the file that is there now: another process may put it aside.
+
+        It is kept: closing the last one would cost more than any report.
+        """
+        if self._kept is not None and _identity(self.path) == self._identity:
+            return self._kept
+        self._let_go()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # A report repeats what programs printed: not for other partitions. SQLite gives the files
         # that it puts beside this one the same mode.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with closing(self._open()) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version != VERSION:
-                self._make_schema(connection)
-            connection.execute("PRAGMA synchronous = FULL")
-            yield connection
+        identity = _identity(self.path)
+        connection = self._open()
+        self._closes = weakref.finalize(self, connection.close)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != VERSION:
+            self._make_schema(connection)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        self._kept, self._identity = connection, identity
+        return connection
+
+    def _let_go(self) -> None:
+        self._kept = None
+        if self._closes is not None:
+            self._closes()
 
     def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+        # Whichever thread has its turn.
+        return sqlite3.connect(
+            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        )
 
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         # No two at a time: SQLite does not wait for another one that changes the mode.
@@ -281,6 +313,14 @@ class Journal:
 
     def _lock(self) -> Any:
         return process_lock(self.path.with_name(f"{self.path.name}.lock"), patience=inf)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _try_to_write(connection: sqlite3.Connection) -> None:

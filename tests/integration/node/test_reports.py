@@ -233,12 +233,25 @@ def test_a_refusal_counts_only_from_a_master_that_knows_the_node(node: Node) -> 
     assert node.reports.waiting().count == 1
 
 
-def test_a_silent_master_delays_no_build(node: Node) -> None:
+def to_another(node: Node, server: socket.socket, timeout: float) -> Reports:
+    url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+    client = SlapClient(HttpClient(HttpSettings(base_url=url, timeout=timeout)))
+    sender = Sender("node", node.journal, client, node.clock)
+    return Reports(node.journal, sender, node.clock, SystemIdentifiers())
+
+
+def test_a_master_that_says_nothing_is_given_up(node: Node) -> None:
+    node.usage("a")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        client = SlapClient(HttpClient(HttpSettings(base_url=url, timeout=20.0)))
-        sender = Sender("node", node.journal, client, node.clock)
-        reports = Reports(node.journal, sender, node.clock, SystemIdentifiers())
+        with pytest.raises(MasterUnreachable):
+            to_another(node, silent, 0.2).flush()
+        assert node.reports.waiting().count == 1
+
+
+def test_a_silent_master_delays_no_build(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slapos.node.report.reports.BUILDING_PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        reports = to_another(node, silent, 20.0)
         assert reports.building(URL)
         assert reports.waiting().count == 1
 

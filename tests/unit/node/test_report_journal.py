@@ -119,6 +119,7 @@ def test_a_damaged_file_is_put_aside_and_a_new_one_is_begun(
     written: Written, caplog: pytest.LogCaptureFixture
 ) -> None:
     written.state("a", "started")
+    written.journal.close()
     written.path.write_bytes(b"no database at all" * 1000)
     written.state("b", "started")
     assert written.said() == ["b started"]
@@ -130,12 +131,22 @@ def test_a_damaged_file_is_put_aside_and_a_new_one_is_begun(
 
 def test_a_file_damaged_in_the_middle_is_put_aside_too(written: Written) -> None:
     written.journal.add_usage([(str(number), "x" * 3000) for number in range(50)])
+    written.journal.close()
     content = bytearray(written.path.read_bytes())
     content[4096:] = b"\xff" * (len(content) - 4096)
     written.path.write_bytes(content)
     written.state("b", "started")
     assert "b started" in written.said()
     assert len(list(written.path.parent.glob("journal.db.damaged-*"))) == 1
+
+
+def test_a_file_that_another_process_has_put_aside_is_not_written_any_more(
+    written: Written,
+) -> None:
+    written.state("a", "started")
+    written.path.rename(written.path.with_name("aside"))
+    written.state("b", "started")
+    assert written.said() == ["b started"]
 
 
 def test_an_empty_file_is_a_new_journal(written: Written) -> None:
@@ -146,6 +157,7 @@ def test_an_empty_file_is_a_new_journal(written: Written) -> None:
 
 def test_a_journal_of_a_newer_version_is_left_as_it_is(written: Written) -> None:
     written.state("a", "started")
+    written.journal.close()
     with sqlite3.connect(written.path) as connection:
         connection.execute("PRAGMA user_version = 7")
     connection.close()
