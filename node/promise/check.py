@@ -218,7 +218,7 @@ def _command(context: PromiseContext, mode: Mode, force: bool) -> list[str]:
     }
     words = [f"{name}={value}" for name, value in options.items() if value is not None]
     # -P: the partition's own files must not stand in for modules.
-    command = [context.python, "-P", "-m", LAUNCHER, *words]
+    command = [context.python, "-P", "-m", LAUNCHER, "--quiet", *words]
     return [*command, "--force"] if force else command
 
 

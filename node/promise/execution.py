@@ -58,12 +58,26 @@ def run_plugin(path: Path, config: dict[str, Any], mode: Mode, clock: Clock) -> 
 
     Whatever goes wrong in the plugin's code is a failed outcome.
     """
+    module = _own_module(path)
     try:
-        promise = _load_promise(path, config)
+        return outcome_of(_load_promise(path, module, config), mode)
     except BrokenPlugin as error:
         message = shortened(str(error))
         line = LogLine(clock.now().timestamp(), "ERROR", message)
         return Outcome(kind=KINDS[mode], failed=True, message=message, lines=(line,))
+    finally:
+        sys.modules.pop(module.__name__, None)
+
+
+def _sense(promise: Any) -> None:
+    try:
+        promise.sense()
+    except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
+        promise.logger.error("%s", _shown(error, Path(promise.getPromiseFile())))
+
+
+def outcome_of(promise: Any, mode: Mode, sense: Callable[[Any], None] = _sense) -> Outcome:
+    """Have a promise sense, and return what came of it."""
     schedule = Schedule(
         periodicity=float(_asked(promise, "getPeriodicity", DEFAULT_PERIODICITY)),
         is_tested=bool(_asked(promise, "isTested", True)),
@@ -73,7 +87,7 @@ def run_plugin(path: Path, config: dict[str, Any], mode: Mode, clock: Clock) -> 
     if not (schedule.is_tested or schedule.is_anomaly_detected):
         result = _failed(mode, "neither test nor anomaly is left to it: it may disable only one")
     elif schedule.takes_part(mode):
-        _sense(promise)
+        sense(promise)
         result = _conclude(promise, mode)
     return Outcome(
         **result,
@@ -84,13 +98,12 @@ def run_plugin(path: Path, config: dict[str, Any], mode: Mode, clock: Clock) -> 
     )
 
 
-def _load_promise(path: Path, config: dict[str, Any]) -> Any:
+def _load_promise(path: Path, module: ModuleType, config: dict[str, Any]) -> Any:
     """Return the promise of a plugin. Raises BrokenPlugin with a cause for the release's author."""
-    module = _own_module(path)
     try:
         exec(compile(path.read_bytes(), path, "exec"), module.__dict__)
         extra = getattr(module, "extra_config_dict", {})
-        _check_extra(extra, config)
+        check_options(extra, config)
         return module.RunPromise(config | extra)
     except BrokenPlugin:
         raise
@@ -118,7 +131,8 @@ def _own_module(path: Path) -> ModuleType:
     return module
 
 
-def _check_extra(extra: Any, config: dict[str, Any]) -> None:
+def check_options(extra: Any, config: dict[str, Any]) -> None:
+    """Raise BrokenPlugin when the options of a plugin are none, or take what is the launcher's."""
     if not isinstance(extra, dict):
         raise BrokenPlugin(f"extra_config_dict is a {type(extra).__name__}, not a dict")
     taken = sorted(str(key) for key in extra if key in config)
@@ -127,13 +141,6 @@ def _check_extra(extra: Any, config: dict[str, Any]) -> None:
             f"extra_config_dict has {', '.join(taken)}, which the launcher itself sets; "
             "give it another name"
         )
-
-
-def _sense(promise: Any) -> None:
-    try:
-        promise.sense()
-    except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
-        promise.logger.error("%s", _shown(error, Path(promise.getPromiseFile())))
 
 
 def _conclude(promise: Any, mode: Mode) -> dict[str, Any]:

@@ -6,14 +6,11 @@ Exit status: 0 all is well, 2 a promise fails, 1 the promises could not be run.
 """
 
 import argparse
-import importlib
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,10 +26,13 @@ from slapos.node.promise.conclusion import (
 from slapos.node.promise.discover import PromiseFile, find_promises
 from slapos.node.promise.execution import Outcome, run_plugin
 from slapos.node.promise.history import History, Run
+from slapos.node.promise.in_place import run_in_place
 from slapos.node.promise.log import append, format_line, rotate, transaction_of
-from slapos.node.promise.process import ANSWER, Ended, ProcessPool, Work
+from slapos.node.promise.plugin_source import read_plugin
+from slapos.node.promise.process import Ended, ProcessPool
 from slapos.node.promise.result import KINDS, Mode, PromiseResult, to_document
 from slapos.node.promise.state_file import PromiseState, Schedule, file_version, next_turn
+from slapos.node.promise.worker import Work
 from slapos.protocol.errors import SlapOSError
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.settings import environment
@@ -41,8 +41,8 @@ EXIT_FAILING = 2
 EXIT_NOT_RUN = 1
 EXIT_CANNOT_EXECUTE = 126  # as a shell has it
 EXIT_TERMINATED = 128 + signal.SIGTERM
-#: Our own plugins in a plugin file: these are imported once, before the processes are made.
-OWN_PLUGIN = re.compile(rb"\bslapos\.node\.promise\.plugin\.\w+")
+#: Seconds after which results are stored although there is more to do.
+SAVED_AFTER = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Launcher:
         self._clock = clock
         self._environment = values
         self._state = PromiseState(self._directory)
+        self._saved = clock.monotonic()
         self._failing = False
         self._bang_for: str | None = None
 
@@ -78,14 +79,20 @@ class Launcher:
         for path in promises.not_executable:
             _say(f"warning: {path} is not executable: no promise; make it so, or remove it")
         due = [due for promise in promises.files if (due := self._due(promise)) is not None]
-        _import_own_plugins(due)
-        pool = ProcessPool[Due](
-            self._clock, parallel=self._arguments.parallel, timeout=self._arguments.timeout
-        )
-        for ended in pool.run((one, self._work(one)) for one in due):
-            self._conclude(ended)
-        self._save()
+        # Who waited longest comes first: also where there is no time for all of them.
+        due.sort(key=lambda one: one.schedule.next_run_after)
+        try:
+            works = [work for one in due if (work := self._work(one)) is not None]
+            pool = ProcessPool[Due](
+                self._clock, parallel=self._arguments.parallel, timeout=self._arguments.timeout
+            )
+            for ended in pool.run(works):
+                self._conclude(ended)
+                self._save_late()
+        finally:
+            self._save()
         _tell({"event": "end", "next_due": self._next_due(promises.files)})
+        sys.stdout.flush()
         if self._bang_for is not None:
             self._bang(self._bang_for)
         return self._failing
@@ -103,12 +110,21 @@ class Launcher:
                 return None
         return Due(promise, schedule, file_version(promise.path), transaction_of(now))
 
-    def _work(self, due: Due) -> Work:
+    def _work(self, due: Due) -> Work[Due] | None:
+        """Return what a process has to do for a promise, None where it was done without one."""
         path = due.promise.path
         rotate(self._state.log_path(due.promise.title))
-        if due.promise.is_plugin:
-            return partial(_answer_plugin, path, self._config(due), self._mode)
-        return partial(_become_executable, path, self._environment)
+        if not due.promise.is_plugin:
+            return Work(due, partial(_become_executable, path, self._environment))
+        plugin = read_plugin(path)
+        begun = self._clock.monotonic()
+        outcome = run_in_place(plugin, self._directory, self._config(due), self._mode)
+        if outcome is not None:
+            self._take(due, outcome, self._clock.monotonic() - begun)
+            return None
+        paths = plugin.search_path
+        do = partial(_answer_plugin, path, self._config(due), self._mode, paths)
+        return Work(due, do, company=paths)
 
     def _config(self, due: Due) -> dict[str, Any]:
         given = self._arguments
@@ -132,47 +148,56 @@ class Launcher:
         }
 
     def _conclude(self, ended: Ended[Due]) -> None:
-        """Store and print what came of a promise."""
+        """Take what came of a promise that had a process."""
         promise = ended.key.promise
-        now = self._clock.now()
-        history = History(self._state.history_path(promise.title))
-        given = Circumstances(
-            self._mode,
-            self._arguments.timeout,
-            now.timestamp(),
-            partial(self._state.result, promise.title),
-        )
+        now = self._clock.now().timestamp()
+        previous = partial(self._state.result, promise.title)
+        given = Circumstances(self._mode, self._arguments.timeout, now, previous)
         if promise.is_plugin:
             outcome = outcome_of_plugin(ended, given)
         else:
+            history = History(self._state.history_path(promise.title))
             outcome = outcome_of_executable(ended, given, history)
-        result = None
-        if outcome.kind is not None:
-            result = PromiseResult(
+        self._take(ended.key, outcome, ended.seconds, ended.output)
+
+    def _take(self, due: Due, outcome: Outcome, seconds: float, output: str = "") -> None:
+        """Store and print what came of a promise."""
+        promise = due.promise
+        schedule = replace(outcome.schedule or due.schedule, file_version=due.file_version)
+        if outcome.kind is None:
+            self._state.keep_schedule(promise, schedule)
+            return
+        date = self._clock.now()
+        now = date.timestamp()
+        turn = next_turn(now, schedule.periodicity, self._arguments.partition)
+        result = self._state.keep(
+            promise,
+            replace(schedule, next_run_after=turn),
+            PromiseResult(
                 title=promise.title,
                 failed=outcome.failed,
                 message=outcome.message,
-                date=now,
-                execution_time=round(ended.seconds, 3),
+                date=date,
+                execution_time=round(seconds, 3),
                 kind=outcome.kind,
-            )
-        due = ended.key
-        schedule = replace(outcome.schedule or due.schedule, file_version=due.file_version)
-        if result is not None:
-            turn = next_turn(now.timestamp(), schedule.periodicity, self._arguments.partition)
-            schedule = replace(schedule, next_run_after=turn)
-        result = self._state.keep(promise, schedule, result)
-        if result is None:
-            return
+            ),
+        )
         self._emit(promise, result)
         if _is_anomaly(outcome) and self._mode == "anomaly" and self._bang_for is None:
             self._bang_for = promise.title
         try:
             self._state.publish(promise)
-            history.append(Run(now.timestamp(), outcome.lines))
-            self._log(ended, outcome, now.timestamp())
+            History(self._state.history_path(promise.title)).append(Run(now, outcome.lines))
+            self._log(due, outcome, output, now)
         except OSError as error:
             _say(f"warning: what came of {promise.title} cannot be stored: {error}")
+
+    def _save_late(self) -> None:
+        """Store the state where it takes long to get to the end, which may never come."""
+        now = self._clock.monotonic()
+        if now - self._saved >= SAVED_AFTER:
+            self._saved = now
+            self._save()
 
     def _save(self) -> None:
         try:
@@ -186,20 +211,22 @@ class Launcher:
         turns = [one.next_run_after for one in schedules if one.takes_part("anomaly")]
         return min(turns, default=None)
 
-    def _log(self, ended: Ended[Due], outcome: Outcome, now: float) -> None:
+    def _log(self, due: Due, outcome: Outcome, output: str, now: float) -> None:
         """Log what the promise did not log itself."""
-        path = self._state.log_path(ended.key.promise.title)
+        path = self._state.log_path(due.promise.title)
         if outcome.schedule is None:
             for line in outcome.lines:
-                append(path, format_line(now, line.level, ended.key.transaction, line.message))
-        elif outcome.lines and ended.output:
+                append(path, format_line(now, line.level, due.transaction, line.message))
+        elif outcome.lines and output:
             # Not where the promise is slapos.core's: it would take this line for a run.
-            append(path, format_line(now, "DEBUG", ended.key.transaction, ended.output))
+            append(path, format_line(now, "DEBUG", due.transaction, output))
 
     def _emit(self, promise: PromiseFile, result: PromiseResult, how: str = "") -> None:
         self._failing |= result.failed
         document = to_document(result, name=promise.name, path=str(promise.path))
         _tell({"event": "result", **document})
+        if self._arguments.quiet:
+            return
         word = "FAILED" if result.failed else "ok"
         message = result.message.replace("\n", "\n    ")
         _say(f"promise {promise.title}: {word} ({how}{result.execution_time:g} s) {message}")
@@ -222,13 +249,17 @@ class Launcher:
             _say(f"warning: the master did not take the bang {message!r}: {error}")
 
 
-def _answer_plugin(path: Path, config: dict[str, Any], mode: Mode) -> None:
+def _answer_plugin(
+    path: Path, config: dict[str, Any], mode: Mode, paths: tuple[str, ...] | None
+) -> bytes:
+    before = list(sys.path)
     answer = run_plugin(path, config, mode, SystemClock()).to_json().encode()
-    with os.fdopen(ANSWER, "wb") as stream:
-        stream.write(answer)
+    if sys.path == [*(paths or ()), *before]:
+        sys.path[:] = before
+    return answer
 
 
-def _become_executable(path: Path, values: Mapping[str, str]) -> None:
+def _become_executable(path: Path, values: Mapping[str, str]) -> NoReturn:
     try:
         os.execve(path, [str(path)], dict(values))
     except OSError as error:
@@ -237,17 +268,6 @@ def _become_executable(path: Path, values: Mapping[str, str]) -> None:
             "does its first line name an interpreter that exists (#!...)?"
         )
         os._exit(EXIT_CANNOT_EXECUTE)
-
-
-def _import_own_plugins(due: Iterable[Due]) -> None:
-    names: set[str] = set()
-    for one in due:
-        with suppress(OSError):  # it is told when the promise is run
-            if one.promise.is_plugin:
-                names.update(map(bytes.decode, OWN_PLUGIN.findall(one.promise.path.read_bytes())))
-    for name in sorted(names):
-        with suppress(ImportError):  # likewise
-            importlib.import_module(name)
 
 
 def _is_anomaly(outcome: Outcome) -> bool:
@@ -259,13 +279,13 @@ def _end(*_: object) -> NoReturn:
 
 
 def _tell(event: dict[str, Any]) -> None:
-    """Tell the program that started us."""
+    """Tell the program that started us: at the end, or as soon as a promise takes its time."""
     sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
 
 
 def _say(text: str) -> None:
     """Tell a person."""
+    sys.stdout.flush()
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -282,6 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--master-url", required=True, help="where an anomaly is told (bang)")
     parser.add_argument("--mode", choices=tuple(KINDS), default="test")
     parser.add_argument("--force", action="store_true", help="run also what is not due")
+    parser.add_argument("--quiet", action="store_true", help="tell people only what is wrong")
     parser.add_argument("--timeout", type=float, default=20.0, help="seconds, for each promise")
     parser.add_argument("--parallel", type=_count, default=4, help="how many run at the same time")
     parser.add_argument("--key-file", type=Path)
@@ -300,9 +321,13 @@ def _absolute(text: str) -> Path:
     return Path(text).absolute()
 
 
+#: Made once, also for the many that are forked from a process that has this module loaded.
+PARSER = _parser()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the promises of a partition."""
-    arguments = _parser().parse_args(argv)
+    arguments = PARSER.parse_args(argv)
     signal.signal(signal.SIGTERM, _end)
     try:
         failing = Launcher(arguments, SystemClock(), environment()).run()

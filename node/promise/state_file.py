@@ -133,17 +133,19 @@ class PromiseState:
         known = self._known.get(title)
         return known.result if known is not None else None
 
+    def keep_schedule(self, promise: PromiseFile, schedule: Schedule) -> None:
+        """Keep what was learnt of a promise that said nothing this time, in memory."""
+        before = self._known.get(promise.title, Known())
+        self._known[promise.title] = replace(before, schedule=schedule)
+
     def keep(
-        self, promise: PromiseFile, schedule: Schedule, result: PromiseResult | None
-    ) -> PromiseResult | None:
+        self, promise: PromiseFile, schedule: Schedule, result: PromiseResult
+    ) -> PromiseResult:
         """Keep what came of a promise in memory, and return the result with `since`.
 
-        With `result` None, it said nothing this time. `publish` and `save` store it.
+        `publish` and `save` store it.
         """
         before = self._known.get(promise.title, Known())
-        if result is None:
-            self._known[promise.title] = replace(before, schedule=schedule)
-            return None
         last = before.result
         goes_on = last is not None and last.failed == result.failed
         result = replace(result, since=(last and last.since if goes_on else None) or result.date)
@@ -170,7 +172,14 @@ class PromiseState:
         if self._known == self._saved:
             return
         document = {title: _document(title, known) for title, known in self._known.items()}
-        replace_file(self._state / STATE, json.dumps(document))
+        # Over what is there, in one go: no new file, and no more space, which may be missing. What
+        # a power cut tears is not known any more, and found again.
+        content = json.dumps(document).encode()
+        descriptor = os.open(self._state / STATE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.truncate(descriptor, os.write(descriptor, content))
+        finally:
+            os.close(descriptor)
         self._saved = dict(self._known)
 
     def history_path(self, title: str) -> Path:

@@ -1,5 +1,6 @@
 """The file `filename` is as `state` says: `absent`, `empty` or `not-empty`."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ class RunPromise(CountedPromise):
             self.setTestLess()
         if not self.flag("report-anomaly", True):
             self.setAnomalyLess()
+
+    def is_interruptible(self, partition: Path) -> bool:
+        """Whether the file is on the disk of the partition; others may not answer for hours."""
+        return os.path.normpath(self._path).startswith(f"{partition}/")
 
     def sense(self) -> None:
         """Look."""

@@ -1,9 +1,10 @@
 """Somebody listens: on TCP `host` and `port`, or on the Unix socket `pathname` or `abstract`."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
-from slapos.node.promise.plugin.counted import CountedPromise
+from slapos.node.promise.plugin.counted import CountedPromise, is_address
 
 #: Seconds to get a connection.
 CONNECT_TIMEOUT = 5.0
@@ -25,6 +26,10 @@ class RunPromise(CountedPromise):
         self._tcp = (str(host).strip("[]"), int(self.number("port", 0))) if host else None
         self._unix = str(path) if path else f"\0{abstract}"
         self._shown = f"{host} port {port}" if host else str(path or f"@{abstract}")
+
+    def is_interruptible(self, partition: Path) -> bool:
+        """Whether there is no name to look up."""
+        return self._tcp is None or is_address(self._tcp[0])
 
     def sense(self) -> None:
         """Connect."""

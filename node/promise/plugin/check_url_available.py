@@ -6,14 +6,14 @@
 """
 
 import warnings
-from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import InsecureRequestWarning
 
-from slapos.node.promise.plugin.counted import CountedPromise
+from slapos.node.promise.plugin.counted import CountedPromise, is_address
 from slapos.protocol.http_client import cause_of
 
 
@@ -30,6 +30,10 @@ class RunPromise(CountedPromise):
         # Sooner than the launcher would end this promise, so that it can say why.
         limit = max(1.0, min(5.0, self.number("promise-timeout", 20.0) - 1.0))
         self._timeout = self.number("timeout", limit)
+
+    def is_interruptible(self, partition: Path) -> bool:
+        """Whether there is no name to look up."""
+        return _is_near(self._url)
 
     def sense(self) -> None:
         """Get it."""
@@ -58,7 +62,7 @@ class RunPromise(CountedPromise):
     def _session(self) -> requests.Session:
         session = requests.Session()
         # A proxy is for the world outside, not for an address of a partition.
-        session.trust_env = not _is_address(self._url)
+        session.trust_env = not _is_near(self._url)
         given = self.getConfig
         if given("cert-file") and given("key-file"):
             session.cert = (given("cert-file"), given("key-file"))
@@ -81,10 +85,6 @@ class RunPromise(CountedPromise):
             )
 
 
-def _is_address(url: str) -> bool:
+def _is_near(url: str) -> bool:
     host = urlsplit(url).hostname or ""
-    try:
-        ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return True
+    return host == "localhost" or is_address(host)

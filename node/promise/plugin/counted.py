@@ -1,5 +1,7 @@
 """What our plugins have in common: how often they run, and how many failures are an anomaly."""
 
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, ClassVar
 
 from slapos.node.promise.generic import BaseResult, GenericPromise
@@ -28,6 +30,10 @@ class CountedPromise(GenericPromise):
                 "runs: it must lie between 1 and that"
             )
 
+    def is_interruptible(self, partition: Path) -> bool:
+        """Whether a signal ends `sense` at any moment, and it leaves nothing behind."""
+        return False
+
     def anomaly(self) -> BaseResult:
         """Count the last runs."""
         return self._anomaly(result_count=self.result_count, failure_amount=self.failure_amount)
@@ -54,3 +60,12 @@ class CountedPromise(GenericPromise):
     def _count(self, key: str) -> float:
         # check_command_execute has always spelled them with an underscore.
         return self.number(key, self.number(key.replace("-", "_"), self.default_count))
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an address: looking a name up takes as long as it takes."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

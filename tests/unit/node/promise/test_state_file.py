@@ -105,7 +105,6 @@ def test_a_result_says_since_when_it_has_been_so(state: PromiseState, promise: P
         later(240),
     ):
         kept = state.keep(promise, Schedule(), result)
-        assert kept is not None
         assert kept.since is not None
         since.append((kept.since - NOON).total_seconds())
     assert since == [0, 0, 120, 120, 240]
