@@ -1,7 +1,6 @@
 """Which promises a partition has: plugins in `etc/plugin`, executables in `etc/promise`."""
 
 import os
-import stat
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,14 +84,14 @@ def _free_title(path: Path, taken: Container[str]) -> str:
 def _files(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".")]
+            names = sorted(entry.name for entry in entries if _is_promise(entry))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [folder / name for name in sorted(names) if _is_file(folder / name)]
+    return [folder / name for name in names]
 
 
-def _is_file(path: Path) -> bool:
+def _is_promise(entry: os.DirEntry[str]) -> bool:
     try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # a dangling link, or a file that went away
+        return not entry.name.startswith(".") and entry.is_file()
+    except OSError:  # a link that leads in a circle
         return False

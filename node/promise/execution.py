@@ -49,7 +49,7 @@ def outcome_from_json(text: bytes) -> Outcome:
         values["lines"] = tuple(LogLine(**line) for line in values["lines"])
         values["schedule"] = values["schedule"] and Schedule(**values["schedule"])
         return Outcome(**values)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise MalformedDocument(f"this is no outcome of a promise: {error!r}") from error
 
 

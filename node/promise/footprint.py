@@ -56,7 +56,7 @@ def _descriptors() -> object:
 #: What must be as it was, by its name.
 LOOKS: dict[str, Callable[[], object]] = {
     "the working directory": os.getcwd,
-    "the environment": environment,
+    "the environment": lambda: dict(environment()),
     "the umask": _umask,
     "the path of modules": lambda: list(sys.path),
     "the open files": _descriptors,

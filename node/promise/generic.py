@@ -11,7 +11,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, ClassVar
 
 from slapos.node.promise.history import FAILURE_LEVELS, History, Run, judge
@@ -102,11 +101,9 @@ class GenericPromise(ABC):
         self.__is_tested = True
         self.__is_anomaly_detected = True
         self.__begun = self.__clock.now()
-        self.__history = History(
-            PromiseState(Path(self.__partition_folder)).history_path(self.__title)
-        )
+        self.__history = History(PromiseState(self.__partition_folder).history_path(self.__title))
         self.__run_log = RunLog(
-            Path(self.__log_file) if self.__log_file else None,
+            self.__log_file,
             config.pop("promise-transaction", None) or transaction_of(self.__begun),
         )
         #: What the promise finds is what it logs here: at ERROR or CRITICAL it is a failure.

@@ -85,7 +85,7 @@ def judge(
 class History:
     """The file with the last runs of one promise: one JSON document a line, the newest last."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self._path = path
 
     def newest_first(self) -> list[Run]:
@@ -114,7 +114,8 @@ class History:
 
     def _lines(self) -> list[str]:
         try:
-            return self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            with open(self._path, encoding="utf-8", errors="replace") as stream:
+                return stream.read().splitlines()
         except FileNotFoundError:
             return []
 

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,7 @@ class Launcher:
         self._environment = values
         self._state = PromiseState(self._directory)
         self._saved = clock.monotonic()
+        self._suspects: set[str] = set()
         self._failing = False
         self._bang_for: str | None = None
 
@@ -79,18 +81,28 @@ class Launcher:
         for path in promises.not_executable:
             _say(f"warning: {path} is not executable: no promise; make it so, or remove it")
         due = [due for promise in promises.files if (due := self._due(promise)) is not None]
-        # Who waited longest comes first: also where there is no time for all of them.
-        due.sort(key=lambda one: one.schedule.next_run_after)
+        self._suspects = self._state.interrupted()
+        if self._suspects:
+            _say(f"warning: the launcher was killed while it ran {', '.join(self._suspects)}")
+        # Who waited longest comes first: also where there is no time for all of them. Whoever may
+        # have killed us comes last.
+        due.sort(key=lambda one: (one.promise.title in self._suspects, one.schedule.next_run_after))
+        works: list[Work[Due]] = []
         try:
             works = [work for one in due if (work := self._work(one)) is not None]
             pool = ProcessPool[Due](
-                self._clock, parallel=self._arguments.parallel, timeout=self._arguments.timeout
+                self._clock,
+                parallel=self._arguments.parallel,
+                timeout=self._arguments.timeout,
+                on_begin=self._begin,
             )
             for ended in pool.run(works):
                 self._conclude(ended)
                 self._save_late()
         finally:
             self._save()
+            if works or self._suspects:
+                self._mark(())
         _tell({"event": "end", "next_due": self._next_due(promises.files)})
         sys.stdout.flush()
         if self._bang_for is not None:
@@ -132,7 +144,7 @@ class Launcher:
             "name": due.promise.name,
             "path": str(due.promise.path),
             "partition-folder": str(self._directory),
-            "log-folder": str(self._state.log),
+            "log-folder": self._state.log,
             "debug": False,
             "promise-timeout": given.timeout,
             "master-url": given.master_url,
@@ -191,6 +203,15 @@ class Launcher:
             self._log(due, outcome, output, now)
         except OSError as error:
             _say(f"warning: what came of {promise.title} cannot be stored: {error}")
+
+    def _begin(self, running: list[Due]) -> None:
+        self._mark(one.promise.title for one in running)
+        if self._suspects:
+            self._save()
+
+    def _mark(self, titles: Iterable[str]) -> None:
+        with suppress(OSError):  # on a full disk, where nothing is noted
+            self._state.mark_running(titles)
 
     def _save_late(self) -> None:
         """Store the state where it takes long to get to the end, which may never come."""

@@ -9,10 +9,10 @@ import sys
 import time
 from collections import deque
 from datetime import datetime
-from pathlib import Path
 
 from slapos.node.promise.history import FAILURE_LEVELS, LogLine, Run
 
+StrPath = str | os.PathLike[str]
 #: A log larger than this is set aside (as `.1`, the one before is dropped) before the next run.
 ROTATED_SIZE = 5 * 1024 * 1024
 #: How much one run may write: a promise that logs in a loop must not fill the disk.
@@ -27,11 +27,11 @@ def transaction_of(now: datetime) -> str:
     return f"{int(now.timestamp())}-{100 + now.microsecond % 900}"
 
 
-def rotate(path: Path) -> None:
+def rotate(path: StrPath) -> None:
     """Set a log aside when it has grown large."""
     try:
-        if path.stat().st_size > ROTATED_SIZE:
-            os.replace(path, path.with_name(path.name + ".1"))
+        if os.stat(path).st_size > ROTATED_SIZE:
+            os.replace(path, f"{path}.1")
     except FileNotFoundError:
         return
 
@@ -42,16 +42,20 @@ def format_line(date: float, level: str, transaction: str, message: str) -> str:
     return f"{shown} - {level} - {transaction} - {message}\n"
 
 
-def append(path: Path, line: str) -> None:
+def append(path: StrPath, line: str) -> None:
     """Write a line at the end of a log."""
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
-        stream.write(line)
+    content = line.encode("utf-8", "backslashreplace")
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
 
 
 class RunLog(logging.Handler):
     """Takes what a promise logs in one run: writes it to `path`, and keeps the end of it."""
 
-    def __init__(self, path: Path | None, transaction: str) -> None:
+    def __init__(self, path: StrPath | None, transaction: str) -> None:
         super().__init__()
         self._path = path
         self._transaction = transaction

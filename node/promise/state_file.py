@@ -5,6 +5,7 @@ the disk at once), so there are few: one file of state for the whole partition, 
 only when it says something new or its date has become old.
 """
 
+import errno
 import json
 import os
 import zlib
@@ -22,6 +23,7 @@ FOLDER = Path(".slapgrid/promise")
 RESULT_SUFFIX = ".status.json"
 HISTORY_SUFFIX = ".runs.jsonl"
 STATE = "promises.json"
+RUNNING = "running.json"
 DEFAULT_PERIODICITY = 2.0
 #: Seconds that the date in a result file may lag behind, when nothing else in it changed. Readers
 #: have to bear dates as old as a promise's period anyway, which may be hours.
@@ -30,7 +32,7 @@ RESULT_LAG = 300.0
 SHIFT = 0.1
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path | str, text: str) -> None:
     """Put a file in place as a whole.
 
     Without waiting for the disk: what a promise found is found again in minutes.
@@ -44,6 +46,20 @@ def replace_file(path: Path, text: str) -> None:
         with suppress(OSError):  # on a full disk it would only take more of what is missing
             os.unlink(beside)
         raise
+
+
+def _write_over(path: str, text: str) -> None:
+    """Write a file over what is there, in one go: no new file, and hardly any space that a full
+    disk has not. What a power cut tears is not known any more.
+    """
+    content = text.encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        os.truncate(descriptor, len(content))
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -93,10 +109,11 @@ class Known:
 class PromiseState:
     """The folders `result`, `log` and `state` of one partition."""
 
-    def __init__(self, partition_directory: Path) -> None:
-        self._result = partition_directory / FOLDER / "result"
-        self._state = partition_directory / FOLDER / "state"
-        self.log = partition_directory / FOLDER / "log"
+    def __init__(self, partition_directory: Path | str) -> None:
+        # Texts: for the files of one promise, paths would take longer than all else.
+        self._result, self._state, self.log = (
+            f"{partition_directory}/{FOLDER}/{name}" for name in ("result", "state", "log")
+        )
         self._known: dict[str, Known] = {}
         self._saved: dict[str, Known] = {}
 
@@ -107,14 +124,14 @@ class PromiseState:
         """
         stored: dict[str, Known] = {}
         try:
-            with open(self._state / STATE, encoding="utf-8") as stream:
+            with open(f"{self._state}/{STATE}", encoding="utf-8") as stream:
                 document = json.load(stream)
             for title, values in document.items():
                 with suppress(ValueError, TypeError, KeyError, AttributeError, MalformedDocument):
                     stored[title] = _known(values)
         except (OSError, ValueError, AttributeError, RecursionError):
             for folder in (self._result, self._state, self.log):
-                folder.mkdir(parents=True, exist_ok=True)
+                os.makedirs(folder, exist_ok=True)
         titles = {promise.title for promise in promises}
         self._saved = stored
         self._known = {title: known for title, known in stored.items() if title in titles}
@@ -163,7 +180,7 @@ class PromiseState:
         if known.result is None or known.told:
             return
         document = to_document(known.result, name=promise.name, path=str(promise.path))
-        replace_file(self._result / (promise.title + RESULT_SUFFIX), json.dumps(document))
+        replace_file(f"{self._result}/{promise.title}{RESULT_SUFFIX}", json.dumps(document))
         told = known.result.date.timestamp()
         self._known[promise.title] = replace(known, told=told)
 
@@ -172,33 +189,37 @@ class PromiseState:
         if self._known == self._saved:
             return
         document = {title: _document(title, known) for title, known in self._known.items()}
-        # Over what is there, in one go: no new file, and no more space, which may be missing. What
-        # a power cut tears is not known any more, and found again.
-        content = json.dumps(document).encode()
-        descriptor = os.open(self._state / STATE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.truncate(descriptor, os.write(descriptor, content))
-        finally:
-            os.close(descriptor)
+        _write_over(f"{self._state}/{STATE}", json.dumps(document))
         self._saved = dict(self._known)
 
-    def history_path(self, title: str) -> Path:
-        """Return where the last runs are remembered."""
-        return self._state / (title + HISTORY_SUFFIX)
+    def mark_running(self, titles: Iterable[str]) -> None:
+        """Note what runs now, for who finds it after this process was killed."""
+        _write_over(f"{self._state}/{RUNNING}", json.dumps(list(titles)))
 
-    def log_path(self, title: str) -> Path:
+    def interrupted(self) -> set[str]:
+        """Return what ran when the process of the last time was killed."""
+        try:
+            with open(f"{self._state}/{RUNNING}", encoding="utf-8") as stream:
+                return set(map(str, json.load(stream)))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return set()
+
+    def history_path(self, title: str) -> str:
+        """Return where the last runs are remembered."""
+        return f"{self._state}/{title}{HISTORY_SUFFIX}"
+
+    def log_path(self, title: str) -> str:
         """Return where the log is."""
-        return self.log / f"{title}.log"
+        return f"{self.log}/{title}.log"
 
     def _forget_others(self, titles: set[str]) -> None:
-        names = {STATE} | {
+        names = {STATE, RUNNING} | {
             title + suffix for title in titles for suffix in (RESULT_SUFFIX, HISTORY_SUFFIX)
         }
         for folder in (self._result, self._state):
-            for path in folder.iterdir():
-                if path.name not in names:
-                    with suppress(OSError):  # whatever it is, it hinders nobody
-                        path.unlink()
+            for name in set(os.listdir(folder)) - names:
+                with suppress(OSError):  # whatever it is, it hinders nobody
+                    os.unlink(f"{folder}/{name}")
 
 
 def file_version(path: Path) -> str:

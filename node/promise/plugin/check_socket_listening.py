@@ -1,5 +1,6 @@
 """Somebody listens: on TCP `host` and `port`, or on the Unix socket `pathname` or `abstract`."""
 
+import encodings.idna  # noqa: F401 - which the first connection loads, in each process anew
 import socket
 from pathlib import Path
 from typing import Any

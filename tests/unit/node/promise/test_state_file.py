@@ -173,14 +173,14 @@ def test_what_is_no_more_is_forgotten(promise: PromiseFile, tmp_path: Path) -> N
     state = loaded(tmp_path, promise, gone)
     for one in (promise, gone):
         store(state, one, Schedule(), replace(RESULT, title=one.title))
-        state.history_path(one.title).touch()
-        state.log_path(one.title).touch()
+        Path(state.history_path(one.title)).touch()
+        Path(state.log_path(one.title)).touch()
     found = loaded(tmp_path, promise)
     left = sorted(path.name for path in tmp_path.rglob("*") if path.name.startswith("gone"))
     assert left == ["gone.log"]
     assert found.result("port") == replace(RESULT, since=NOON)
     assert found.result("gone") is None
-    assert found.history_path("port").exists()
+    assert Path(found.history_path("port")).exists()
 
 
 def test_a_promise_that_went_away_has_no_version(tmp_path: Path) -> None:
