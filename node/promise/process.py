@@ -71,6 +71,7 @@ class _Process(Generic[Key]):
     command_end: int
     pid: int = 0
     index: int | None = None
+    is_used: bool = False
     begun: float = 0.0
     deadline: float = 0.0
     ending: Ending = Ending.BY_ITSELF
@@ -103,6 +104,8 @@ class ProcessPool(Generic[Key]):
         self._processes: dict[int, _Process[Key]] = {}
         self._works: list[Work[Key]] = []
         self._waiting: list[int] = []
+        #: Works that are done again, first in a process: to be sure who is to blame.
+        self._again: set[int] = set()
 
     def run(self, works: Iterable[Work[Key]]) -> Iterator[Ended[Key]]:
         """Do the works and yield each as it ends. Only for the main thread of a process.
@@ -163,7 +166,7 @@ class ProcessPool(Generic[Key]):
     def _continue(self, process: _Process[Key]) -> None:
         if not _is_over(process.pid):
             for index in self._waiting:
-                if self._works[index].company == process.company:
+                if self._works[index].company == process.company and index not in self._again:
                     self._waiting.remove(index)
                     self._begin(process, index)
                     with suppress(BrokenPipeError):  # it ends this very moment
@@ -221,27 +224,34 @@ class ProcessPool(Generic[Key]):
         for process in list(self._processes.values()):
             has_answered = process.answer.endswith(b"\n")
             if has_answered and process.ending is Ending.BY_ITSELF:
-                yield self._answered(process)
+                if (ended := self._answered(process)) is not None:
+                    yield ended
             elif _is_over(process.pid) or process.kills > KILLS:
                 yield self._over(process, wait=process.kills <= KILLS)
             elif process.printed > OUTPUT_LIMIT and process.ending is Ending.BY_ITSELF:
                 process.ending = Ending.TOO_MUCH_OUTPUT
                 self._kill(process)
-            elif self._clock.monotonic() >= process.deadline or (
-                has_answered and not process.kills
-            ):
+            elif not process.kills and (has_answered or len(process.answer) == ANSWER_LIMIT):
+                # It went on when it was asked to end; or this will never be an answer.
+                self._kill(process)
+            elif self._clock.monotonic() >= process.deadline:
                 self._end(process)
 
-    def _answered(self, process: _Process[Key]) -> Ended[Key]:
+    def _answered(self, process: _Process[Key]) -> Ended[Key] | None:
         """Take an answer, after which the process is free for more, or has to make room."""
         _drain(process)  # what was printed before the answer
         mark, _, answer = bytes(process.answer).partition(b" ")
-        own = b"%d" % (process.index or 0)
-        if mark[1:] != own:  # not ours: it is as if nothing had been said
+        index = process.index or 0
+        if mark[1:] != b"%d" % index:  # not ours: it is as if nothing had been said
             end_tree(process.pid)
+            if process.is_used:  # and perhaps it was another one who said that
+                self._forget(process, wait=True)
+                self._again.add(index)
+                self._waiting.insert(0, index)
+                return None
             return self._over(process, wait=True)
         ended = self._told(process, 0, answer)
-        process.index = None
+        process.index, process.is_used = None, True
         if mark[:1] != b"+":
             end_tree(process.pid)
             self._forget(process, wait=True)
@@ -321,9 +331,7 @@ def _take_answer(process: _Process[Key]) -> bytes | None:
     data = _read(process.answer_end)
     if data:
         process.answer += data
-        if len(process.answer) > ANSWER_LIMIT:
-            process.printed += len(data)
-            del process.answer[ANSWER_LIMIT:]
+        del process.answer[ANSWER_LIMIT:]
     return data
 
 

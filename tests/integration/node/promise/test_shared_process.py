@@ -86,6 +86,7 @@ def test_who_ends_its_process_costs_itself_only(partition: Partition, end: str) 
         "os.write(3, b'\\n')",
         "os.write(3, b'x' * 2_000_000)",
         "os.write(3, b'+1 ' + b'[' * 100_000 + b'\\n')",
+        "os.write(3, b'+1 {}\\n'); time.sleep(0.05)",
         "os.read(4, 100) if False else os.close(4)",
         "os.close(3)",
     ],
