@@ -1,10 +1,12 @@
 """The one place where the node is put together."""
 
+import os
 import sys
 from functools import cache, partial
 
 from slapos.node import warm_programs
 from slapos.node.doors import Doors
+from slapos.node.isolate.firewall import Firewall
 from slapos.node.isolate.isolation import make_isolation
 from slapos.node.promise.check import ProcessPromiseChecker
 from slapos.node.report.journal import Journal
@@ -62,9 +64,22 @@ def make_doors(settings: NodeSettings) -> Doors:
             ),
         ),
         isolation=make_isolation(settings),
+        firewall=make_firewall(settings, is_wanted=settings.firewall),
         promises=ProcessPromiseChecker(runner, clean, clock),
         environment=environment(),
         python=sys.executable,
+    )
+
+
+def make_firewall(settings: NodeSettings | FormatSettings, *, is_wanted: bool) -> Firewall:
+    """Return what decides who may reach the partitions; only root can have it."""
+    clean = clean_environment(environment(), installs=False)
+    return Firewall(
+        settings.layout,
+        SystemRunner(),
+        SystemClock(),
+        clean,
+        is_wanted=is_wanted and os.geteuid() == 0,
     )
 
 

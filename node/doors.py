@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from slapos.node.isolate.firewall import Firewall
 from slapos.node.isolate.isolation import Isolation
 from slapos.node.monitor.metrics import Metrics
 from slapos.node.promise.check import PromiseChecker
@@ -28,6 +29,7 @@ class Doors:
     supervisor: Supervisor
     promises: PromiseChecker
     isolation: Isolation
+    firewall: Firewall
     environment: Mapping[str, str]
     python: str
     metrics: Metrics = field(default_factory=Metrics)

@@ -90,6 +90,7 @@ def instance_pass(
     except SlapOSError as error:
         return _run_without_master(doors, error)
     _check_known(only, known)
+    keep_firewall(doors, known)
     chosen = [p for p in known.partitions if not only or p.reference in only]
     _start_what_ended(doors, chosen)
     outcomes: dict[str, Outcome] = {}
@@ -115,6 +116,7 @@ def instance_pass(
         except SlapOSError as error:
             logger.warning("the master cannot be asked for what changed: %s", error)
             break
+        keep_firewall(doors, known)
     if options.check_always:
         _check_late_promises(doors, options, known.partitions, outcomes)
     results = [*outcomes.values(), *_tell_master(doors)]
@@ -129,6 +131,17 @@ def _tell_master(doors: Doors) -> list[Outcome]:
     if not trouble:
         return []
     return [Outcome(subject="the master", result=Result.FAILED, cause=trouble)]
+
+
+def keep_firewall(doors: Doors, known: NodeInformation) -> None:
+    """Have the rules for who may reach the partitions be as the master wants them.
+
+    Where they cannot be set, they stay as they were, and nothing else is hindered by that.
+    """
+    try:
+        doors.firewall.keep(known, doors.client)
+    except (SlapOSError, OSError) as error:
+        logger.error("%s", error)
 
 
 def _check_late_promises(

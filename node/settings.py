@@ -84,6 +84,7 @@ class NodeSettings:
     partition_cpu_maximum: float | None = None
     partition_processes_maximum: int | None = None
     partition_open_files_maximum: int | None = None
+    firewall: bool = False
     pidfile: Path | None = None
     pidfile_software: Path | None = None
     pidfile_instance: Path | None = None

@@ -12,7 +12,7 @@ from slapos.node.doctor.folders import (
     check_space,
     check_users,
 )
-from slapos.node.doctor.isolation import check_limits
+from slapos.node.doctor.isolation import check_firewall, check_limits
 from slapos.node.doctor.master import ask_master, check_certificates, check_clock, check_master
 from slapos.node.doctor.records import check_instances, check_releases, check_reports
 from slapos.node.doctor.supervision import check_leftovers, check_processes, check_supervisord
@@ -34,6 +34,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("supervisord", check_supervisord),
     ("processes", check_processes),
     ("limits", check_limits),
+    ("firewall", check_firewall),
     ("releases", check_releases),
     ("instances", check_instances),
     ("reports", check_reports),

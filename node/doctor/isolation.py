@@ -1,9 +1,11 @@
-"""Checks of what keeps partitions apart: whether limits can be kept, and are."""
+"""Checks of what keeps partitions apart: limits, and who may reach whom."""
 
+import os
 from collections.abc import Iterator
 
 from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
 from slapos.node.isolate.confinement import confinement_file, read_confinement
+from slapos.node.isolate.firewall import FirewallFailed
 
 #: What needs which controller.
 NEEDED = {"memory": "partition_memory", "cpu": "partition_cpu", "pids": "partition_processes"}
@@ -36,3 +38,27 @@ def check_limits(examined: Examined) -> Iterator[Finding]:
             sorted({f"cgroup v{2 if each.is_unified else 1}" for each in isolation.hierarchies})
         )
         yield ok(f"limits of {', '.join(sorted(kept))} are kept by {versions}")
+
+
+def check_firewall(examined: Examined) -> Iterator[Finding]:
+    """See that the rules for who may reach the partitions are in force, where they are wanted."""
+    if not examined.doors.settings.firewall:
+        yield ok("there is none (firewall = false): all may reach the partitions")
+        return
+    if os.geteuid() != 0:
+        yield warning(
+            "firewall = true has no effect: only root can have one", "run the node as root"
+        )
+        return
+    try:
+        in_force = examined.doors.firewall.is_in_force()
+    except FirewallFailed as error:
+        yield problem(str(error), "install Debian's nftables")
+        return
+    if in_force:
+        yield ok(f"the rules are in force: 'nft list table inet {examined.doors.firewall.table}'")
+    else:
+        yield problem(
+            "the rules for who may reach the partitions are not in force",
+            "run 'slapos node instance'; something else on this machine may have removed them",
+        )

@@ -12,6 +12,7 @@ from slapos.node.buildout_program import end_leftovers
 from slapos.node.doors import Doors
 from slapos.node.instantiate.check_folder import check_folder
 from slapos.node.instantiate.check_promises import check_promises, failure_message
+from slapos.node.instantiate.check_sources import check_sources
 from slapos.node.instantiate.check_space import check_space
 from slapos.node.instantiate.decide import Action, Facts, decide, order_of
 from slapos.node.instantiate.fetch_certificate import fetch_certificate
@@ -48,6 +49,7 @@ INSTALL: tuple[Step, ...] = (
     check_space,
     link_release,
     set_limits,
+    check_sources,
     fetch_certificate,
     write_profile,
     run_buildout,

@@ -13,7 +13,7 @@ import argparse
 
 from slapos.command.machine_configuration import machine_configuration
 from slapos.command.node_options import add_configuration, may_run, wait_by_chance
-from slapos.node.assembly import make_client
+from slapos.node.assembly import make_client, make_firewall
 from slapos.node.format.format import format_node, undo
 from slapos.node.outcome import ExitStatus
 from slapos.node.settings import read_format_settings
@@ -61,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.alter_user and not may_run(settings.root_check):
         return ExitStatus.NOT_ROOT
     if arguments.undo:
+        if not settings.dry_run:
+            make_firewall(settings, is_wanted=False).remove()
         return undo(settings)
     wait_by_chance(0 if arguments.now else settings.maximal_delay)
     return format_node(

@@ -236,6 +236,13 @@ class SlapClient:
             **_optional(slave_reference=shared_reference),
         )
 
+    def tree_addresses(self, node: str, partition: str) -> list[str]:
+        """Return the addresses of all instances of a partition's tree, wherever they are."""
+        value = self._get(
+            "getHostingSubscriptionIpList", computer_id=node, computer_partition_id=partition
+        )
+        return _understood(_addresses, value)
+
     def product_releases(self, product: str) -> list[str]:
         """Return the release URLs of a software product, the best first."""
         value = self._get(
@@ -276,6 +283,12 @@ def _understood(read: Callable[[Any], Read], value: Any) -> Read:
         return read(value)
     except MalformedDocument as error:
         raise MasterFailed(f"the master's answer makes no sense: {error}") from error
+
+
+def _addresses(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, tuple | list) for v in value):
+        raise MalformedDocument("a list of interfaces with addresses was expected")
+    return [str(pair[1]) for pair in value if len(pair) > 1]
 
 
 def _partition_header(node: str, partition: str) -> dict[str, str]:

@@ -15,18 +15,20 @@ from slapos.node.doctor.addresses import check_addresses, why_unusable
 from slapos.node.doctor.examine import check_configuration, partition_folders
 from slapos.node.doctor.finding import Check, Examined, Level, MasterAnswer
 from slapos.node.doctor.folders import check_partitions, check_roots, check_space
-from slapos.node.doctor.isolation import check_limits
+from slapos.node.doctor.isolation import check_firewall, check_limits
 from slapos.node.doctor.master import check_certificates, check_clock, check_master, end_of
 from slapos.node.doctor.records import check_instances, check_releases
 from slapos.node.doctor.supervision import check_leftovers, check_supervisord
 from slapos.node.isolate.cgroup import Hierarchy, group_of
 from slapos.node.isolate.confinement import Confinement, confinement_file, write_confinement
+from slapos.node.isolate.firewall import Firewall
 from slapos.node.isolate.isolation import Isolation
 from slapos.node.isolate.limits import PartitionLimits
 from slapos.node.record import PartitionRecord, ReleaseRecord, write_record
 from slapos.node.settings import NodeSettings
 from slapos.protocol.messages import NodeInformation, PartitionInformation
-from tests.fakes import NOON, FakeClock
+from slapos.system.runner import CommandFailed
+from tests.fakes import NOON, FakeClock, FakeRunner
 
 
 @pytest.fixture
@@ -290,3 +292,20 @@ def test_limits_that_are_not_in_force_are_a_problem(root: Path) -> None:
     assert "slappart0: its limits are not in force" in told(check_limits, patient)
     group.folder.mkdir(parents=True)
     assert levels(check_limits, patient) == [Level.OK]
+
+
+def test_a_firewall_that_is_wanted_and_not_there_is_not_well(root: Path) -> None:
+    assert levels(check_firewall, examined(root)) == [Level.OK]
+    patient = examined(root, firewall=True)
+    runner = FakeRunner(error=CommandFailed("nft could not be started"))
+    layout = patient.doors.settings.layout
+    without = Firewall(layout, runner, FakeClock(), {}, is_wanted=True)
+    patient = replace(patient, doors=replace(patient.doors, firewall=without))
+    if os.geteuid() != 0:
+        assert "only root" in told(check_firewall, patient, Level.WARNING)
+        return
+    assert "install Debian's nftables" in told(check_firewall, patient)
+    runner.error, runner.output = None, "table inet other\n"
+    assert "are not in force" in told(check_firewall, patient)
+    runner.output = f"table inet {without.table}\n"
+    assert levels(check_firewall, patient) == [Level.OK]
