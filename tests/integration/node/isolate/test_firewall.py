@@ -13,16 +13,21 @@ from typing import Any, cast
 
 import pytest
 
+from slapos.node.assembly import make_doors
 from slapos.node.format.network_record import NetworkRecord, write_record
+from slapos.node.instantiate.process import InstanceOptions
 from slapos.node.isolate.firewall import Firewall, FirewallFailed
 from slapos.node.layout import Layout
+from slapos.node.outcome import ExitStatus
+from slapos.node.passes import instance_pass
+from slapos.node.settings import read_node_settings
 from slapos.protocol.errors import MasterUnreachable
 from slapos.protocol.messages import NodeInformation, PartitionInformation
 from slapos.protocol.slap_client import SlapClient
 from slapos.protocol.states import InstanceState
 from slapos.system.runner import CommandFailed, ProcessLimits, Result, SystemRunner, User
 from tests.fakes import FakeClock, FakeRunner
-from tests.integration.node.world import IS_ROOT
+from tests.integration.node.world import IS_ROOT, World
 
 pytestmark = [
     pytest.mark.root,
@@ -380,3 +385,41 @@ def test_rules_that_cannot_be_set_leave_those_that_were(place: Place) -> None:
         broken.keep(NodeInformation(reference="node"), cast(SlapClient, place.master))
     assert place.reached_by(USERS[12], 10) == {False}
     assert not place.keep()
+
+
+def test_an_instance_pass_has_the_rules_set(world: World) -> None:
+    world.want()
+    settings = read_node_settings(world.configuration, {"firewall": "true"})
+    address = LOOP.format(10)
+    wanted = world.master.partitions["slappart0"]
+    world.master.partitions["slappart0"] = replace(
+        wanted, parameters={**wanted.parameters, "ip_list": [("lo", address)]}
+    )
+    with new_namespace() as node:
+        doors = make_doors(settings)
+        firewall = Firewall(
+            world.layout, NamespaceRunner(node), FakeClock(), doors.environment, is_wanted=True
+        )
+        instance_pass(replace(doors, firewall=firewall), InstanceOptions())
+        rules = subprocess.run(
+            [*inside(node), "nft", "list", "table", "inet", firewall.table],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+    assert f"{address} : jump far_0_slappart0" in rules
+
+
+def test_an_order_with_nonsense_is_told_where_there_is_a_firewall(world: World) -> None:
+    world.release()
+    world.want()
+    wanted = world.master.partitions["slappart0"]
+    world.master.partitions["slappart0"] = replace(
+        wanted, filter={"fw_rejected_sources": "everybody"}
+    )
+    assert world.run("instance").returncode == 0
+    settings = read_node_settings(world.configuration, {"firewall": "true"})
+    unset = Firewall(world.layout, FakeRunner(), FakeClock(), {}, is_wanted=False)
+    doors = replace(make_doors(settings), firewall=unset)
+    assert instance_pass(doors, InstanceOptions(force=True)) is ExitStatus.FAILED
+    assert any("fw_rejected_sources has 'everybody'" in text for text in world.master.errors())
