@@ -7,6 +7,7 @@ import sys
 BENCHMARKS = {
     "startup": "`slapos --help` against a bare interpreter",
     "promises": "promises through the launcher against bare fork and exec",
+    "warm": "a buildout in a fork of the warm process, and in a Python of its own",
     "slapproxy_peer": "our local master beside the real slapproxy",
     "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
     "helloworld": "request to healthy, the release already built",

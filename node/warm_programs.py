@@ -17,6 +17,7 @@ BUILDOUT = "slapos.recipes.buildout.main"
 #: What is imported beforehand: the programs, and the recipes that most instances use.
 MODULES = (
     BUILDOUT,
+    "slapos.recipes.buildout.prepared",
     LAUNCHER,
     "slapos.recipes.generate_password",
     "slapos.recipes.mkdirectory",

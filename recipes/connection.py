@@ -1,5 +1,11 @@
-"""How a recipe speaks with the master: one HTTP connection for all recipes of a run."""
+"""How a recipe speaks with the master: as seldom as possible, over one connection for all of a run.
 
+What the master said of the partition when it gave the order, the node hands over in a file; a
+buildout that is run by hand asks. Only this partition publishes for its instance, so what the
+master has is certain where the node was told just what was published here last.
+"""
+
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +13,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slapos.protocol.errors import InvalidConfiguration
+from slapos.protocol.errors import InvalidConfiguration, MalformedDocument
 from slapos.protocol.http_client import HttpClient, HttpSettings
+from slapos.protocol.marshal import loads
+from slapos.protocol.messages import PartitionInformation
 from slapos.protocol.slap_client import SlapClient
+from slapos.system.files import write_if_changed
+from slapos.system.settings import environment
+
+#: The variable in which the node names the file (node/instantiate/hand_over.py).
+INFORMATION = "SLAPOS_PARTITION_INFORMATION"
+#: Where the digest of what was published last is kept, beside buildout.cfg.
+PUBLISHED = ".slapos-published"
 
 #: What an option is called in [slap-connection] → what else it may be called.
 NAMES = {
@@ -24,16 +39,49 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Connection:
-    """The master, and which partition of which node this is."""
+    """The master, and which partition of which node this is, working in which folder.
+
+    `handed` is what the node knows of the partition, None where it has said nothing.
+    """
 
     client: SlapClient
     node: str
     partition: str
+    folder: Path
+    handed: PartitionInformation | None = None
 
     @property
     def requester(self) -> tuple[str, str]:
         """Who asks."""
         return self.node, self.partition
+
+    def information(self) -> PartitionInformation:
+        """Return what is to be done here, as of the order that is being applied, or of now."""
+        return self.handed or self.client.partition_information(*self.requester)
+
+    def published(self) -> dict[str, Any]:
+        """Return the connection values that the master has now."""
+        if self.handed is not None and self._is_last(self.handed.connection):
+            return self.handed.connection
+        return self.client.partition_information(*self.requester).connection
+
+    def publish(self, values: dict[str, str]) -> None:
+        """Publish, unless the master has certainly just these values."""
+        told = None if self.handed is None else _digest(self.handed.connection)
+        if told == _digest(values) and self._is_last(values):
+            return
+        record = self.folder / PUBLISHED
+        # First this: when we are cut short, it is not known what the master has.
+        record.unlink(missing_ok=True)
+        self.client.publish(*self.requester, values)
+        write_if_changed(record, _digest(values), mode=0o600)
+
+    def _is_last(self, values: Mapping[str, Any]) -> bool:
+        """Whether these are what was published here last."""
+        try:
+            return (self.folder / PUBLISHED).read_text() == _digest(values)
+        except (OSError, UnicodeError):
+            return False
 
 
 def connect(buildout: Any, options: Mapping[str, Any]) -> Connection:
@@ -55,7 +103,36 @@ def connect(buildout: Any, options: Mapping[str, Any]) -> Connection:
         certificate_file=certificate,
         authority_file=authority,
     )
-    return Connection(_client(settings), given["computer-id"], given["partition-id"])
+    node, partition = given["computer-id"], given["partition-id"]
+    # Another master, or partition, is not what the node speaks of.
+    is_own = given["server-url"] == _common(buildout, "server-url")
+    handed = _handed(node, partition) if is_own else None
+    folder = Path(buildout["buildout"]["directory"])
+    return Connection(_client(settings), node, partition, folder, handed)
+
+
+def _handed(node: str, partition: str) -> PartitionInformation | None:
+    """Return what the node handed over, None where that is nothing, or of another partition."""
+    path = environment().get(INFORMATION)
+    if not path:
+        return None
+    try:
+        information = _read_information(path)
+    except (OSError, MalformedDocument):
+        return None
+    is_ours = (information.node, information.reference) == (node, partition)
+    return information if is_ours else None
+
+
+@cache
+def _read_information(path: str) -> PartitionInformation:
+    return PartitionInformation.from_marshalled(loads(Path(path).read_bytes()))
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """Return what tells connection values from others; the wire has no empty ones, but nothing."""
+    plain_values = {str(name): str(value or "") for name, value in values.items()}
+    return hashlib.sha256(json.dumps(plain_values, sort_keys=True).encode()).hexdigest()
 
 
 @cache

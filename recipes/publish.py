@@ -16,7 +16,7 @@ from slapos.recipes.section import words
 
 
 class Recipe:
-    """What is published; the master minds only changes."""
+    """What is published; nothing is sent where the master has it."""
 
     def __init__(self, buildout: Any, name: str, options: Any) -> None:
         self._connection = connect(buildout, {})
@@ -31,7 +31,10 @@ class Recipe:
         """Publish."""
         connection = self._connection
         values = self.connection_values(self._values)
-        connection.client.publish(*connection.requester, values, self._shared)
+        if self._shared is None:
+            connection.publish(values)
+        else:  # what the master has of shared instances, it does not say
+            connection.client.publish(*connection.requester, values, self._shared)
         return []
 
     def update(self) -> list[str]:

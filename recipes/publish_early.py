@@ -29,8 +29,7 @@ class Recipe:
         if not sources:
             return
         connection = connect(buildout, {})
-        information = connection.client.partition_information(*connection.requester)
-        published = unwrap_json(information.connection)
+        published = unwrap_json(connection.published())
         known = published if isinstance(published, dict) else {}
         for section in dict.fromkeys(section for section, _ in sources.values()):
             preset = {
@@ -43,8 +42,7 @@ class Recipe:
         for name, (section, option) in sources.items():
             options[name] = made[name] = buildout[section][option]
         if any(known.get(name) != value for name, value in made.items()):
-            values = wrap_json(plain(known | made))
-            connection.client.publish(*connection.requester, values)
+            connection.publish(wrap_json(plain(known | made)))
 
     def install(self) -> list[str]:
         """Install nothing."""

@@ -48,7 +48,7 @@ class Recipe:
 
     def __init__(self, buildout: Any, _name: str, options: Any) -> None:
         self.connection = connect(buildout, options)
-        information = self.connection.client.partition_information(*self.connection.requester)
+        information = self.connection.information()
         parameters = dict(information.parameters)
         for given, (exported, default) in ADDED.items():
             options[exported] = parameters.pop(given, default)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from slapos.node.buildout_program import buildout_command, buildout_environment
 from slapos.node.doors import Doors
+from slapos.node.instantiate.hand_over import hand_over
 from slapos.node.instantiate.step import StepFailed, WaitsForInstance, Work
 from slapos.node.reachability import check_python, check_reachable
 from slapos.node.work_log import last_lines, telling_line
@@ -47,7 +48,8 @@ def run_buildout(work: Work, doors: Doors) -> None:
                 work.folder,
                 work.account,
                 SLAPGRID_INSTANCE_ROOT=str(settings.instance_root),
-            ),
+            )
+            | hand_over(work),
             timeout=settings.partition_timeout or None,
             user=work.account.user,
             on_line=on_line,

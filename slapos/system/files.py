@@ -10,11 +10,17 @@ from pathlib import Path
 
 
 def write_if_changed(
-    path: Path, content: str | bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+    path: Path,
+    content: str | bytes,
+    *,
+    mode: int = 0o644,
+    owner: tuple[int, int] | None = None,
+    synced: bool = True,
 ) -> bool:
     """Make `path` hold `content` with `mode` (and `owner`: uid, gid); return whether it changed.
 
-    A reader, and a crash at any point, sees either the old file or the new one.
+    A reader, and a crash at any point, sees either the old file or the new one; when it is not
+    `synced` and the machine loses its power, perhaps neither.
     """
     data = content.encode() if isinstance(content, str) else content
     if _is_already(path, data, mode, owner):
@@ -27,7 +33,8 @@ def write_if_changed(
             os.fchmod(stream.fileno(), mode)
             if owner is not None:
                 os.fchown(stream.fileno(), *owner)
-            os.fsync(stream.fileno())
+            if synced:
+                os.fsync(stream.fileno())
         os.replace(name, path)
     except BaseException:
         with suppress(FileNotFoundError):

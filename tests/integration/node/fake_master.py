@@ -39,6 +39,7 @@ class FakeMaster:
     partitions: dict[str, PartitionInformation] = field(default_factory=dict)
     told: list[tuple[str, dict[str, str]]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    connections: int = 0
     failures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     release_answer: threading.Event | None = None
     reaction: Callable[[str, dict[str, str]], None] = lambda call, form: None
@@ -92,22 +93,34 @@ class FakeMaster:
         return [form["error_log"] for _, form in self.told if "error_log" in form]
 
 
+def _document(master: FakeMaster, call: str, query: dict[str, list[str]]) -> bytes | None:
+    match call:
+        case "getFullComputerInformation":
+            return dumps(master.information().to_marshalled())
+        case "registerComputerPartition":
+            name = query["computer_partition_reference"][0]
+            return dumps(master.partitions[name].to_marshalled())
+        case "getComputerPartitionCertificate":
+            return dumps({"key": "KEY", "certificate": "CERTIFICATE"})
+        case _:
+            return None
+
+
 def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            master.connections += 1
 
         def do_GET(self) -> None:
             call = urlsplit(self.path).path.strip("/")
             master.asked.append(call)
             if master.release_answer is not None:
                 master.release_answer.wait(30)
-            match call:
-                case "getFullComputerInformation":
-                    self._answer(call, dumps(master.information().to_marshalled()))
-                case "getComputerPartitionCertificate":
-                    self._answer(call, dumps({"key": "KEY", "certificate": "CERTIFICATE"}))
-                case _:
-                    self._answer(call, b"", 404)
+            document = _document(master, call, parse_qs(urlsplit(self.path).query))
+            self._answer(call, document or b"", 200 if document else 404)
 
         def do_POST(self) -> None:
             call = urlsplit(self.path).path.strip("/")
