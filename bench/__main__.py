@@ -10,6 +10,7 @@ BENCHMARKS = {
     "warm": "a buildout in a fork of the warm process, and in a Python of its own",
     "slapproxy_peer": "our local master beside the real slapproxy",
     "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
+    "journal": "writing a report down, beside one fsync",
     "helloworld": "request to healthy, the release already built",
     "demo": "`make demo` from zero to healthy, by phase",
 }

@@ -358,7 +358,7 @@ class PartitionProcessor:
         """Return what to remember once `told` is reported; another error is no new beginning."""
         goes_on = record.reported.partition(":")[0] == told.partition(":")[0]
         now = self._doors.now()
-        since = record.reported_since if goes_on else now
+        since = (record.reported_since if goes_on else 0.0) or now
         return replace(record, reported=told, reported_at=now, reported_since=since)
 
     def _outcome(

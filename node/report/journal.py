@@ -157,7 +157,7 @@ class Journal:
                     "DELETE FROM report WHERE kind = ? AND subject = ?", (kind, subject)
                 )
 
-        if self.path.exists():
+        if os.path.exists(self.path):
             self._write(write)
 
     def remove(self, ids: Sequence[str]) -> None:
@@ -170,7 +170,7 @@ class Journal:
 
     def following(self, sequence: int, *, count: int, size: int) -> list[Report]:
         """Return the oldest rows after one: `count` and `size` bytes at most, but at least one."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             return []
 
         def read(connection: sqlite3.Connection) -> list[Report]:
@@ -191,7 +191,7 @@ class Journal:
 
     def waiting(self) -> Waiting:
         """Return how much waits; nothing is made."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             return Waiting()
 
         def read(connection: sqlite3.Connection) -> Waiting:
@@ -207,7 +207,7 @@ class Journal:
 
     def check(self) -> None:
         """See that something can be written; leave all as it was."""
-        if self.path.exists():
+        if os.path.exists(self.path):
             self._use(_try_to_write)
 
     def close(self) -> None:
@@ -220,8 +220,8 @@ class Journal:
     def _write(self, work: Callable[[sqlite3.Connection], object]) -> None:
         def in_one(connection: sqlite3.Connection) -> None:
             connection.execute("BEGIN IMMEDIATE")
-            work(connection)
-            connection.execute("COMMIT")
+            with connection:  # commits, or rolls back
+                work(connection)
 
         self._use(in_one)
 

@@ -18,8 +18,6 @@ logger = logging.getLogger(__name__)
 
 #: Characters of the longest message; of a longer one the beginning and the end are kept.
 MESSAGE_LENGTH = 50_000
-#: Bytes of usage that may wait; then no more is collected: it stays where it was left.
-USAGE_LIMIT = 64 * 1024 * 1024
 #: Seconds to wait for another process that sends.
 PATIENCE = 5.0
 #: Seconds that a build waits until the master knows of it.

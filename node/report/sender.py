@@ -54,7 +54,10 @@ class Sender:
         """
         self._kept, self._failures, self._refusals, self._is_known = None, 0, [], False
         sequence = 0
-        while rows := self._journal.following(sequence, count=BATCH, size=BATCH_SIZE):
+        while self._failures < FAILURES:
+            rows = self._journal.following(sequence, count=BATCH, size=BATCH_SIZE)
+            if not rows:
+                break
             sequence = rows[-1].sequence
             self._send(rows)
         if self._kept is not None:
@@ -63,8 +66,7 @@ class Sender:
 
     def _send(self, rows: Sequence[Report]) -> None:
         try:
-            if self._takes_reports() and rows[0].size <= BATCH_SIZE:
-                self._send_together(rows)
+            if self._send_together(rows):
                 return
             if len(rows) == 1:
                 self._call(rows[0])
@@ -83,18 +85,19 @@ class Sender:
                 return
         # The master knows no batches, or one of these reports is what it failed with.
         for row in rows:
-            self._send([row])
+            if self._failures < FAILURES:
+                self._send([row])
 
-    def _takes_reports(self) -> bool:
-        return self._clock.monotonic() >= self._asks_again
-
-    def _send_together(self, rows: Sequence[Report]) -> None:
+    def _send_together(self, rows: Sequence[Report]) -> bool:
+        """Send them in one request; return whether they and the master are made for that."""
+        now = self._clock.monotonic()
+        if now < self._asks_again or rows[0].size > BATCH_SIZE:
+            return False
         try:
             answer = self._client.send_reports(self._node, [row.to_json() for row in rows])
         except NotFound:
-            self._asks_again = self._clock.monotonic() + ASK_AGAIN
-            self._send(rows)
-            return
+            self._asks_again = now + ASK_AGAIN
+            return False
         self._remove([row for row in rows if row.id in answer.taken])
         rest = [row for row in rows if row.id not in answer.taken]
         for row in rest:
@@ -103,6 +106,7 @@ class Sender:
         forgotten = sum(row.id not in answer.refused for row in rest)
         if forgotten:
             self._keep(MasterFailed(f"the master did not say what became of {forgotten} reports"))
+        return True
 
     def _call(self, row: Report) -> None:
         """Say it by a SLAP call."""
@@ -138,20 +142,22 @@ class Sender:
     def _keep(self, error: SlapOSError) -> None:
         self._kept = error
         self._failures += 1
-        if self._failures >= FAILURES:
-            raise error
 
     def _check_master(self) -> None:
         """See that whoever refuses is a master that knows this node, and not what stands before it.
 
         Raises MasterUnreachable or MasterFailed otherwise.
         """
-        if not self._is_known:
-            try:
-                self._client.node_information(self._node)
-            except NotFound as error:
+        if self._is_known:
+            return
+        try:
+            self._client.node_information(self._node)
+        except SlapOSError as error:
+            self._asks_again = 0.0
+            if isinstance(error, NotFound):
                 raise MasterFailed(f"the master does not know this node: {error}") from error
-            self._is_known = True
+            raise
+        self._is_known = True
 
     def _refuse(self, row: Report, why: str) -> None:
         what = f"what was reported of {row.subject} ({row.kind})"

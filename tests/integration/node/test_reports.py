@@ -231,6 +231,10 @@ def test_a_refusal_counts_only_from_a_master_that_knows_the_node(node: Node) -> 
     with pytest.raises(MasterFailed, match="does not know this node"):
         node.reports.flush()
     assert node.reports.waiting().count == 1
+    node.master.failures.clear()
+    node.master.takes_reports = True
+    node.reports.flush()
+    assert len(node.counted()) == 1
 
 
 def to_another(node: Node, server: socket.socket, timeout: float) -> Reports:

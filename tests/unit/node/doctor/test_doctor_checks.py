@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from slapos.node.doctor.finding import Check, Examined, Level, MasterAnswer
 from slapos.node.doctor.folders import check_partitions, check_roots, check_space
 from slapos.node.doctor.isolation import check_firewall, check_limits
 from slapos.node.doctor.master import check_certificates, check_clock, check_master, end_of
-from slapos.node.doctor.records import check_instances, check_releases
+from slapos.node.doctor.records import check_instances, check_releases, check_reports
 from slapos.node.doctor.supervision import check_leftovers, check_supervisord
 from slapos.node.isolate.cgroup import Hierarchy, group_of
 from slapos.node.isolate.confinement import Confinement, confinement_file, write_confinement
@@ -309,3 +310,32 @@ def test_a_firewall_that_is_wanted_and_not_there_is_not_well(root: Path) -> None
     assert "are not in force" in told(check_firewall, patient)
     runner.output = f"table inet {without.table}\n"
     assert levels(check_firewall, patient) == [Level.OK]
+
+
+def test_reports_that_wait_are_told_and_warned_of_after_an_hour(root: Path) -> None:
+    patient = examined(root)
+    assert levels(check_reports, patient) == [Level.OK]
+    journal = patient.doors.settings.layout.journal
+    assert not journal.exists()
+    patient.doors.reports.usage([("0" * 32, "<journal/>")])
+    now = patient.doors.reports.waiting().since
+    assert now is not None
+    for seconds, level in ((0, Level.OK), (3599, Level.OK), (3601, Level.WARNING)):
+        later = replace(patient.doors, clock=FakeClock(now + timedelta(seconds=seconds)))
+        assert levels(check_reports, replace(patient, doors=later)) == [level]
+
+
+def test_a_journal_that_cannot_be_written_and_what_was_put_aside_are_told(root: Path) -> None:
+    patient = examined(root)
+    layout = patient.doors.settings.layout
+    layout.journal.mkdir(parents=True)
+    assert "journal.db, cannot be used" in told(check_reports, patient)
+    layout.journal.rmdir()
+    (layout.state / "usage" / "refused").mkdir(parents=True)
+    (layout.state / "usage" / "refused" / "0.xml").touch()
+    for suffix in ("", "-wal"):
+        (layout.state / f"journal.db.damaged-20260301T120000.000000Z{suffix}").touch()
+    said = told(check_reports, patient, Level.WARNING)
+    assert said.count("a journal that was damaged") == 1
+    assert "1 documents of usage that the master refused" in said
+    assert f"var/xml_report/{patient.doors.settings.computer_id}" in said
