@@ -17,7 +17,7 @@ from slapos.node.supervise.supervisor import Supervisor
 from slapos.node.supervise.watchdog import command_line
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.slap_client import SlapClient
-from slapos.system.clock import SystemClock
+from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import SystemIdentifiers
 from slapos.system.runner import Runner, SystemRunner
 from slapos.system.settings import clean_environment, environment
@@ -25,10 +25,13 @@ from slapos.system.warm_runner import WarmRunner
 
 
 @cache
-def make_runner() -> Runner:
-    """Return what runs buildouts and launchers: one for all doors of a process, and all threads."""
+def make_runner(cold: Runner | None = None) -> Runner:
+    """Return what runs buildouts and launchers: one for all doors of a process, and all threads.
+
+    `cold` is what runs other programs, and these when they cannot be forked.
+    """
     return WarmRunner(
-        SystemRunner(),
+        cold or SystemRunner(),
         python=sys.executable,
         modules=warm_programs.MODULES,
         recognise=partial(warm_programs.recognise, python=sys.executable),
@@ -37,9 +40,9 @@ def make_runner() -> Runner:
     )
 
 
-def make_doors(settings: NodeSettings) -> Doors:
+def make_doors(settings: NodeSettings, runner: Runner | None = None) -> Doors:
     """Return the doors of a node on this machine; nothing is asked or started yet."""
-    runner, clock = make_runner(), SystemClock()
+    runner, clock = runner or make_runner(), SystemClock()
     clean = clean_environment(environment(), installs=False)
     return Doors(
         settings=settings,
@@ -48,21 +51,7 @@ def make_doors(settings: NodeSettings) -> Doors:
         runner=runner,
         clock=clock,
         identifiers=SystemIdentifiers(),
-        supervisor=Supervisor(
-            settings.layout,
-            SystemRunner(),
-            clock,
-            python=sys.executable,
-            environment=clean,
-            watchdog=command_line(
-                sys.executable,
-                master_url=settings.master_url,
-                node=settings.computer_id,
-                instance_root=settings.instance_root,
-                certificates=settings.certificate_repository_path,
-                authority_file=settings.master_ca_file,
-            ),
-        ),
+        supervisor=make_supervisor(settings, clock),
         isolation=make_isolation(settings),
         firewall=make_firewall(settings, is_wanted=settings.firewall),
         promises=ProcessPromiseChecker(runner, clean, clock),
@@ -89,6 +78,25 @@ def make_reports(settings: NodeSettings) -> Reports:
     journal = Journal(settings.layout.journal, clock, identifiers)
     sender = Sender(settings.computer_id, journal, make_client(settings), clock)
     return Reports(journal, sender, clock, identifiers)
+
+
+def make_supervisor(settings: NodeSettings, clock: Clock) -> Supervisor:
+    """Return what speaks with supervisord; not to be shared between threads."""
+    return Supervisor(
+        settings.layout,
+        SystemRunner(),
+        clock,
+        python=sys.executable,
+        environment=clean_environment(environment(), installs=False),
+        watchdog=command_line(
+            sys.executable,
+            master_url=settings.master_url,
+            node=settings.computer_id,
+            instance_root=settings.instance_root,
+            certificates=settings.certificate_repository_path,
+            authority_file=settings.master_ca_file,
+        ),
+    )
 
 
 def make_client(settings: NodeSettings | FormatSettings) -> SlapClient:

@@ -38,6 +38,14 @@ class Layout:
         """Return the file with what the node remembers of a partition."""
         return self.state / "instance" / f"{reference}.json"
 
+    def release_lock(self, url: str) -> Path:
+        """Return the file that is locked while somebody works on a release."""
+        return self.state / "lock" / "software" / f"{release_digest(url)}.lock"
+
+    def partition_lock(self, reference: str) -> Path:
+        """Return the file that is locked while somebody works on a partition."""
+        return self.state / "lock" / "instance" / f"{reference}.lock"
+
     @property
     def measurements(self) -> Path:
         """Return the folder with what was measured of the machine and its partitions."""
@@ -77,8 +85,23 @@ class Layout:
         """Return the socket on which the agent hears of its processes."""
         return self.instance_root / "var" / "run" / "node.sock"
 
+    @property
+    def kept_information(self) -> Path:
+        """Return the file with what the master said last."""
+        return self.state / "information.json"
+
+    @property
+    def last_answer(self) -> Path:
+        """Return the file whose time is when the master last answered the agent."""
+        return self.instance_root / "var" / "run" / "last-answer"
+
+    @property
+    def agent_pidfile(self) -> Path:
+        """Return the lock file of the agent, with its process id."""
+        return self.default_pidfile("agent")
+
     def default_pidfile(self, kind: str) -> Path:
-        """Return the lock file of a command, `kind` is `sr`, `cp` or `ur`."""
+        """Return the lock file of a command, `kind` is `sr`, `cp`, `ur` or `agent`."""
         return self.instance_root / "var" / "run" / f"slapgrid-{kind}.pid"
 
 

@@ -16,6 +16,9 @@ Kind = TypeVar("Kind", bound="Attempts")
 #: Seconds until a failure is tried again for the first time; twice as long after each other one.
 FIRST_WAIT = 10.0
 LONGEST_WAIT = 3600.0
+#: A wait is by up to so much of itself shorter or longer: what failed together is not tried again
+#: together.
+JITTER = 0.2
 #: The same for an instance that waits for another one. Mostly it need not wait so long: the master
 #: has it processed again when the other one publishes something.
 FIRST_LOOK = 2.0
@@ -34,11 +37,12 @@ class Attempts:
     cause: str = ""
     running: bool = False
 
-    def failed(self: Kind, now: float, cause: str) -> Kind:
-        """Return the record after one more failure."""
+    def failed(self: Kind, now: float, cause: str, chance: float = 0.5) -> Kind:
+        """Return the record after one more failure; `chance` is in [0, 1), for the jitter."""
         wait = min(FIRST_WAIT * 2.0 ** min(self.failures, 20), LONGEST_WAIT)
+        at = now + min(jittered(wait, chance), LONGEST_WAIT)
         ended = self.succeeded()
-        return replace(ended, failures=self.failures + 1, next_attempt=now + wait, cause=cause)
+        return replace(ended, failures=self.failures + 1, next_attempt=at, cause=cause)
 
     def succeeded(self: Kind) -> Kind:
         """Return the record after a success."""
@@ -86,16 +90,15 @@ class PartitionRecord(Attempts):
     applied: str = ""
     promised: bool | None = None
     promise_failures: int = 0
-    next_check: float = 0.0
     reported: str = ""
     reported_at: float = 0.0
     reported_since: float = 0.0
     is_waiting: bool = False
 
-    def failed(self, now: float, cause: str) -> "PartitionRecord":
+    def failed(self, now: float, cause: str, chance: float = 0.5) -> "PartitionRecord":
         """Return the record after one more failure; that it waited before does not count."""
         before = replace(self, is_waiting=False, failures=0) if self.is_waiting else self
-        return Attempts.failed(before, now, cause)
+        return Attempts.failed(before, now, cause, chance)
 
     def came_too_early(self, now: float, cause: str) -> "PartitionRecord":
         """Return the record after an attempt that only has to be made again."""
@@ -103,6 +106,11 @@ class PartitionRecord(Attempts):
         wait = min(FIRST_LOOK * 2.0 ** min(looks, 20), LONGEST_LOOK)
         ended = replace(self.succeeded(), is_waiting=True, failures=looks + 1)
         return replace(ended, next_attempt=now + wait, cause=cause)
+
+
+def jittered(wait: float, chance: float) -> float:
+    """Return a wait made shorter or longer by chance, a number in [0, 1)."""
+    return wait * (1 + JITTER * (2 * chance - 1))
 
 
 def read_record(kind: type[Kind], path: Path) -> Kind:

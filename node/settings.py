@@ -37,10 +37,13 @@ UNUSED = frozenset(
     }
 )
 
+#: More threads than these would only wait for each other.
+MOST_WORKERS = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeSettings:
-    """What `slapos node software|instance|report|promise` and supervisord need to know.
+    """What `slapos node run|software|instance|report|promise` and supervisord need to know.
 
     Times are in seconds, sizes in bytes; a time limit of 0 is none.
     """
@@ -61,7 +64,13 @@ class NodeSettings:
     instance_storage_home: str = ""
     maximum_periodicity: int = 86400
     promise_timeout: float = 20.0
-    # Partitions are processed one after the other: one that hangs must not stop all others.
+    instance_workers: int = 4
+    build_workers: int = 1
+    promise_workers: int = 4
+    poll_interval: float = 15.0
+    usage_interval: float = 3600.0
+    older_state_patience: float = 600.0
+    # Passes process partitions one after the other: one that hangs must not stop all others.
     partition_timeout: float = 3600.0
     software_timeout: float = 21600.0
     request_timeout: float = 60.0
@@ -304,6 +313,15 @@ _CONVERTERS: dict[str, Callable[[str], Any]] = {
 
 
 def _checked(settings: NodeSettings, path: Path) -> NodeSettings:
+    for name in ("instance_workers", "build_workers", "promise_workers"):
+        if not 0 < getattr(settings, name) <= MOST_WORKERS:
+            raise InvalidConfiguration(
+                f"{name} = {getattr(settings, name)} in [slapos] of {path}: it must be 1 to "
+                f"{MOST_WORKERS}"
+            )
+    for name, least in (("poll_interval", 0.1), ("usage_interval", 1.0)):
+        if getattr(settings, name) < least:
+            raise InvalidConfiguration(f"{name} in [slapos] of {path} must be {least:g} or more")
     pair = (settings.key_file, settings.cert_file)
     if any(pair) and not (all(pair) and settings.certificate_repository_path):
         raise InvalidConfiguration(

@@ -27,20 +27,27 @@ from slapos.node.work_log import WorkLog, is_shown, last_lines, telling_line
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import ReleaseAssignment
 from slapos.protocol.states import InstallationState
+from slapos.system.process_lock import AlreadyRunning, process_lock
 from slapos.system.runner import CommandFailed, CommandTimedOut
 
 logger = logging.getLogger(__name__)
 
 LOG = "build.log"
+#: Seconds that a pass waits for whoever else works on a release.
+PATIENCE = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """How releases are built: `force` builds again what is built, `now` waits for no back-off."""
+    """How releases are built: `force` builds again what is built, `now` waits for no back-off.
+
+    `patience` is for whoever else works on a release, in seconds.
+    """
 
     force: bool = False
     now: bool = False
     buildout_debug: bool = False
+    patience: float = PATIENCE
 
 
 class ReleaseBuilder:
@@ -52,15 +59,21 @@ class ReleaseBuilder:
         self._layout = doors.settings.layout
 
     def bring(self, assignment: ReleaseAssignment, options: BuildOptions) -> Outcome:
-        """Build a release, or remove it, or leave it; tell the master; raise nothing of ours."""
+        """Build a release, or remove it, or leave it; tell the master.
+
+        Raises AlreadyRunning while somebody else works on the release, and nothing else of ours.
+        """
         url = assignment.url
         path = self._layout.release_record(url)
         folder = self._layout.release(url)
         try:
-            if assignment.state is InstallationState.DESTROYED:
-                return self._remove(assignment, folder, path)
-            record = read_record(ReleaseRecord, path) if folder.is_dir() else ReleaseRecord()
-            return self._build_if_needed(assignment, options, folder, path, record)
+            with process_lock(self._layout.release_lock(url), patience=options.patience):
+                if assignment.state is InstallationState.DESTROYED:
+                    return self._remove(assignment, folder, path)
+                record = read_record(ReleaseRecord, path) if folder.is_dir() else ReleaseRecord()
+                return self._build_if_needed(assignment, options, folder, path, record)
+        except AlreadyRunning:
+            raise
         except (SlapOSError, OSError) as error:
             return Outcome(
                 subject=url,
@@ -207,7 +220,7 @@ class ReleaseBuilder:
         if isinstance(error, CommandTimedOut):
             remedy = "if it needs longer, raise software_timeout in [slapos]"
         message = "\n".join(filter(None, (cause, output)))
-        record = record.failed(self._doors.now(), cause)
+        record = record.failed(self._doors.now(), cause, self._doors.identifiers.fraction())
         with suppress(OSError):  # a full disk, perhaps: it is then simply tried again
             write_record(path, record)
         with suppress(OSError):

@@ -7,6 +7,9 @@ from slapos.node.record import PartitionRecord
 from slapos.protocol.messages import PartitionInformation
 from slapos.protocol.states import InstanceState
 
+#: Seconds between two times that the agent processes what is always to be processed.
+SHORTEST_PERIOD = 60.0
+
 
 class Action(StrEnum):
     """What is to be done."""
@@ -45,6 +48,26 @@ def order_of(wanted: PartitionInformation, facts: Facts) -> str:
             facts.release_built or "-",
         )
     )
+
+
+def is_applied(record: PartitionRecord, order: str) -> bool:
+    """Return whether an order is brought about; of a lost record that is taken for granted."""
+    return record.applied == order or not (record.applied or record.attempted)
+
+
+def again_in(
+    wanted: PartitionInformation, record: PartitionRecord, facts: Facts, now: float
+) -> float:
+    """Return after how many seconds a partition is due by itself; infinity when only a change is.
+
+    One that is always to be processed (periodicity 0) is due each minute.
+    """
+    if record.failures:
+        return record.waits(now)
+    is_over = wanted.state is InstanceState.DESTROYED
+    if is_over or facts.stamp is None or facts.periodicity < 0:
+        return float("inf")
+    return max(facts.periodicity, SHORTEST_PERIOD) - max(facts.stamp_age, 0.0)
 
 
 def decide(

@@ -1,21 +1,20 @@
 """One partition in one pass: what its state wants, step by step."""
 
 import logging
-import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slapos.node.beneath import UnsafePath, read_beneath
-from slapos.node.build.folder import COMPLETED
 from slapos.node.buildout_program import end_leftovers
 from slapos.node.doors import Doors
 from slapos.node.instantiate.check_folder import check_folder
-from slapos.node.instantiate.check_promises import check_promises, failure_message
 from slapos.node.instantiate.check_sources import check_sources
 from slapos.node.instantiate.check_space import check_space
-from slapos.node.instantiate.decide import Action, Facts, decide, order_of
+from slapos.node.instantiate.conclude import LOG, conclude
+from slapos.node.instantiate.decide import Action, again_in, decide, order_of
+from slapos.node.instantiate.facts import TIMESTAMP, gather_facts
 from slapos.node.instantiate.fetch_certificate import fetch_certificate
+from slapos.node.instantiate.keep_promises import PromiseKeeper
 from slapos.node.instantiate.keep_retention import keep_retention
 from slapos.node.instantiate.link_release import link_release
 from slapos.node.instantiate.report_requests import report_requests
@@ -29,21 +28,19 @@ from slapos.node.instantiate.step import (
     WaitsForInstance,
     Work,
 )
+from slapos.node.instantiate.tell_master import is_error_told, tell_error, tell_state
 from slapos.node.instantiate.write_profile import write_profile
 from slapos.node.outcome import Outcome, Result, described
-from slapos.node.promise.check import Mode, PromiseResult
-from slapos.node.record import PartitionRecord, forget, read_record, write_record
+from slapos.node.record import FIRST_WAIT, PartitionRecord, forget, read_record, write_record
 from slapos.node.users import Account
 from slapos.node.work_log import WorkLog, is_shown, telling_line
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import PartitionInformation
 from slapos.protocol.states import InstanceState
 from slapos.system.files import write_if_changed
+from slapos.system.process_lock import AlreadyRunning, process_lock
 
 logger = logging.getLogger(__name__)
-
-LOG = "instance.log"
-TIMESTAMP = ".timestamp"
 
 INSTALL: tuple[Step, ...] = (
     check_space,
@@ -61,26 +58,27 @@ STEPS: dict[InstanceState, tuple[Step, ...]] = {
     InstanceState.STOPPED: (stop_services, *INSTALL, report_requests),
     InstanceState.DESTROYED: (stop_services,),
 }
-#: How a record of what was reported begins when that is an error.
-ERROR = "error: "
-#: Seconds until a master that still believes in an error is told again: it may not know it yet.
-REMINDER = 60.0
-#: Seconds between checks of promises that fail: so many, then more each time.
-PROMISE_WAITS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+#: Seconds that a pass waits for whoever else works on a partition.
+PATIENCE = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceOptions:
-    """How instances are processed.
-
-    `check_always` checks the promises of every started partition, else only those whose turn it is.
-    """
+    """How instances are processed; `patience` is for whoever else works on a partition, seconds."""
 
     force: bool = False
     now: bool = False
     force_stop: bool = False
     buildout_debug: bool = False
-    check_always: bool = True
+    patience: float = PATIENCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """What came of bringing about an order, and after how many seconds it is due by itself."""
+
+    outcome: Outcome
+    again_in: float
 
 
 class PartitionProcessor:
@@ -89,55 +87,71 @@ class PartitionProcessor:
     def __init__(self, doors: Doors, options: InstanceOptions) -> None:
         self._doors = doors
         self._options = options
-        self._settings = doors.settings
         self._layout = doors.settings.layout
 
     def order(self, wanted: PartitionInformation) -> str:
         """Return what tells this order from the next one."""
-        return order_of(wanted, self._facts(wanted))
+        return order_of(wanted, gather_facts(wanted, self._doors))
 
     def process(self, wanted: PartitionInformation) -> Outcome:
-        """Do what is to be done; raise nothing of ours."""
-        path = self._layout.partition_record(wanted.reference)
+        """Bring the order about, then check its promises; raise nothing of ours."""
         try:
-            record = read_record(PartitionRecord, path)
-            facts = self._facts(wanted)
-            action = decide(
-                wanted,
-                record,
-                facts,
-                force=self._options.force or self._options.force_stop,
-                now=float("inf") if self._options.now else self._doors.now(),
-            )
-            match action:
-                case Action.FREE:
-                    return self._leave_free(wanted, path)
-                case Action.WAIT:
-                    return self._wait(wanted, record)
-                case Action.PROCESS:
-                    return self._apply(wanted, record, order_of(wanted, facts))
-                case Action.KEEP:
-                    return self._keep(wanted, record)
+            outcome = self.bring(wanted).outcome
+        except AlreadyRunning as error:
+            return conclude(wanted, self._doors, Result.WAITING, str(error))
+        runs = wanted.state is InstanceState.STARTED and not wanted.is_free
+        if outcome.result is not Result.DONE or not runs or self._options.force_stop:
+            return outcome
+        checked = PromiseKeeper(self._doors).check(wanted)
+        return replace(checked.outcome, changed=outcome.changed)
+
+    def bring(self, wanted: PartitionInformation) -> Brought:
+        """Do what is to be done, but for the promises.
+
+        Raises AlreadyRunning while somebody else works on the partition, and nothing else of ours.
+        """
+        lock = self._layout.partition_lock(wanted.reference)
+        try:
+            with process_lock(lock, patience=self._options.patience):
+                outcome = self._bring(wanted)
+                record = read_record(
+                    PartitionRecord, self._layout.partition_record(wanted.reference)
+                )
+                facts = gather_facts(wanted, self._doors)
+                wait = again_in(wanted, record, facts, self._doors.now())
+                return Brought(outcome=outcome, again_in=wait)
+        except AlreadyRunning:
+            raise
         # UnicodeError: partitions may name files as they like, and must not stop the others.
         except (SlapOSError, OSError, UnicodeError) as error:
             logger.debug("%s", wanted.reference, exc_info=True)
-            return self._outcome(wanted, Result.FAILED, described(error))
+            outcome = conclude(wanted, self._doors, Result.FAILED, described(error))
+            return Brought(outcome=outcome, again_in=FIRST_WAIT)
 
-    def _facts(self, wanted: PartitionInformation) -> Facts:
-        folder = self._layout.partition(wanted.reference)
-        stamp, age = None, 0.0
-        with suppress(OSError, UnsafePath):
-            content = read_beneath(folder, TIMESTAMP, 1000)
-            if content is not None:
-                stamp = content.decode("utf-8", "replace").strip()
-                age = self._doors.now() - (folder / TIMESTAMP).lstat().st_mtime
-        built, periodicity = "", self._settings.maximum_periodicity
-        if wanted.software_url:
-            release = self._layout.release(wanted.software_url)
-            with suppress(OSError):
-                built = str((release / COMPLETED).stat().st_mtime_ns)
-            periodicity = _periodicity(release, periodicity)
-        return Facts(release_built=built, periodicity=periodicity, stamp=stamp, stamp_age=age)
+    def _bring(self, wanted: PartitionInformation) -> Outcome:
+        path = self._layout.partition_record(wanted.reference)
+        record = read_record(PartitionRecord, path)
+        facts = gather_facts(wanted, self._doors)
+        action = decide(
+            wanted,
+            record,
+            facts,
+            force=self._options.force or self._options.force_stop,
+            now=float("inf") if self._options.now else self._doors.now(),
+        )
+        match action:
+            case Action.FREE:
+                return self._leave_free(wanted, path)
+            case Action.WAIT:
+                return self._wait(wanted, record)
+            case Action.PROCESS:
+                return self._apply(wanted, record, order_of(wanted, facts))
+            case Action.KEEP:
+                if wanted.state is InstanceState.STARTED:
+                    keep_limits(wanted, self._doors)
+                else:
+                    tell_state(wanted, record, wanted.state, self._doors)
+                return self._outcome(wanted)
 
     def _leave_free(self, wanted: PartitionInformation, path: Path) -> Outcome:
         (self._layout.partition(wanted.reference) / TIMESTAMP).unlink(missing_ok=True)
@@ -146,8 +160,8 @@ class PartitionProcessor:
         return self._outcome(wanted)
 
     def _wait(self, wanted: PartitionInformation, record: PartitionRecord) -> Outcome:
-        if not record.reported.startswith(ERROR):  # which could not even be written down
-            self._report_error(wanted, record, record.cause)
+        if not is_error_told(record):  # which could not even be written down
+            tell_error(wanted, record, record.cause, self._doors)
         if record.is_waiting:
             return self._outcome(wanted, Result.WAITING, record.cause)
         return self._outcome(
@@ -168,7 +182,7 @@ class PartitionProcessor:
         if record.attempted != order:
             # What the master was told, it was told of the order before.
             record = replace(record.succeeded(), reported="")
-        record = replace(record, attempted=order, applied="", promised=None, promise_failures=0)
+        record = replace(record, attempted=order, applied="", promised=None)
         record = replace(record, running=True)
         try:
             account = check_folder(folder)
@@ -184,7 +198,7 @@ class PartitionProcessor:
         except WaitsForInstance as error:
             record = record.came_too_early(self._doors.now(), str(error))
             write_record(path, record)
-            self._report_error(wanted, record, str(error))
+            tell_error(wanted, record, str(error), self._doors)
             return self._outcome(wanted, Result.WAITING, str(error), changed=True)
         except (SlapOSError, OSError) as error:
             return self._failed(wanted, record, error)
@@ -192,9 +206,8 @@ class PartitionProcessor:
         write_record(path, record)
         if not self._options.force_stop and wanted.timestamp is not None:
             write_if_changed(folder / TIMESTAMP, wanted.timestamp)
-        if wanted.state is InstanceState.STARTED and not self._options.force_stop:
-            return self._check(wanted, record, account, fresh=True)
-        self._report_state(wanted, record, wanted.state)
+        if wanted.state is not InstanceState.STARTED or self._options.force_stop:
+            tell_state(wanted, record, wanted.state, self._doors)
         return self._outcome(wanted, changed=True)
 
     def _work(
@@ -234,132 +247,12 @@ class PartitionProcessor:
             if not is_shown(logging.DEBUG):  # as which it was told line by line
                 logger.error("%s failed; its last lines:\n%s", wanted.reference, output)
             cause = f"{cause}: {telling_line(output)}"
-        record = record.failed(self._doors.now(), cause)
+        record = record.failed(self._doors.now(), cause, self._doors.identifiers.fraction())
         with suppress(OSError):  # a full disk, perhaps: it is then simply tried again
             write_record(self._layout.partition_record(wanted.reference), record)
-        self._report_error(wanted, record, _for_the_master(error))
+        tell_error(wanted, record, _for_the_master(error), self._doors)
         remedy = getattr(error, "remedy", "")
         return self._outcome(wanted, Result.FAILED, cause, remedy=remedy, changed=True)
-
-    # An order that is applied.
-
-    def _keep(self, wanted: PartitionInformation, record: PartitionRecord) -> Outcome:
-        """Check the promises, tell the master what changed."""
-        if wanted.state is not InstanceState.STARTED:
-            self._report_state(wanted, record, wanted.state)
-            return self._outcome(wanted)
-        keep_limits(wanted, self._doors)
-        now = self._doors.now()
-        if not self._options.check_always and record.next_check > now:
-            if record.promised is False:
-                return self._outcome(wanted, Result.PROMISE_FAILED, record.cause)
-            return self._outcome(wanted)
-        account = check_folder(self._layout.partition(wanted.reference))
-        return self._check(wanted, record, account, fresh=False)
-
-    def check_only(self, wanted: PartitionInformation) -> Outcome:
-        """Check the promises of a started partition, and nothing else; raise nothing of ours."""
-        try:
-            account = check_folder(self._layout.partition(wanted.reference))
-        except (SlapOSError, OSError) as error:
-            return self._outcome(wanted, Result.FAILED, described(error))
-        results = self._results(wanted, account, mode="test", force=True)
-        message = failure_message(results)
-        return self._promises_failed(wanted, results) if message else self._outcome(wanted)
-
-    def _check(
-        self,
-        wanted: PartitionInformation,
-        record: PartitionRecord,
-        account: Account,
-        *,
-        fresh: bool,
-    ) -> Outcome:
-        """Check the promises: in test mode until they hold, then for anomalies."""
-        settled = record.promised is True
-        mode: Mode = "anomaly" if settled else "test"
-        results = self._results(wanted, account, mode=mode, force=not settled)
-        message = failure_message(results)
-        failures = record.promise_failures + 1 if message else 0
-        wait = PROMISE_WAITS[min(failures, len(PROMISE_WAITS)) - 1]
-        record = replace(
-            record,
-            promised=not message,
-            promise_failures=failures,
-            next_check=self._doors.now() + wait,
-            cause=message,
-        )
-        write_record(self._layout.partition_record(wanted.reference), record)
-        if not message:
-            self._report_state(wanted, record, InstanceState.STARTED)
-            return self._outcome(wanted, changed=fresh)
-        self._report_error(wanted, record, message)
-        return replace(self._promises_failed(wanted, results), changed=fresh)
-
-    def _results(
-        self, wanted: PartitionInformation, account: Account, *, mode: Mode, force: bool
-    ) -> list[PromiseResult]:
-        return check_promises(
-            wanted.reference,
-            self._layout.partition(wanted.reference),
-            self._layout.release(wanted.software_url) if wanted.software_url else None,
-            account,
-            self._doors,
-            mode=mode,
-            force=force,
-        ).results
-
-    def _promises_failed(
-        self, wanted: PartitionInformation, results: list[PromiseResult]
-    ) -> Outcome:
-        folder = self._layout.partition(wanted.reference)
-        failed = next(result for result in results if result.failed)
-        log = folder / ".slapgrid" / "promise" / "log" / f"{failed.title}.log"
-        return self._outcome(
-            wanted,
-            Result.PROMISE_FAILED,
-            failure_message(results),
-            remedy="see what its services printed in "
-            f"{folder}/.{wanted.reference}_*.log, and 'slapos node status'",
-            log=str(log) if log.exists() else "",
-        )
-
-    # What the master is told.
-
-    def _report_state(
-        self, wanted: PartitionInformation, record: PartitionRecord, state: InstanceState
-    ) -> None:
-        """Tell what it is; that it is destroyed is for `node report` to say, once it is."""
-        if state is InstanceState.DESTROYED:
-            state = InstanceState.STOPPED
-        told_long_ago = abs(self._doors.now() - record.reported_at) > REMINDER
-        if record.reported == str(state) and not (_is_error(wanted) and told_long_ago):
-            return
-        record = self._reporting(record, str(state))
-        if self._doors.reports.state(
-            wanted.reference, state, timestamp=wanted.timestamp, since=record.reported_since
-        ):
-            write_record(self._layout.partition_record(wanted.reference), record)
-
-    def _report_error(
-        self, wanted: PartitionInformation, record: PartitionRecord, message: str
-    ) -> None:
-        told = f"{ERROR}{message}"
-        if record.reported == told:
-            return
-        record = self._reporting(record, told)
-        if self._doors.reports.instance_error(
-            wanted.reference, message, timestamp=wanted.timestamp, since=record.reported_since
-        ):
-            with suppress(OSError):
-                write_record(self._layout.partition_record(wanted.reference), record)
-
-    def _reporting(self, record: PartitionRecord, told: str) -> PartitionRecord:
-        """Return what to remember once `told` is reported; another error is no new beginning."""
-        goes_on = record.reported.partition(":")[0] == told.partition(":")[0]
-        now = self._doors.now()
-        since = (record.reported_since if goes_on else 0.0) or now
-        return replace(record, reported=told, reported_at=now, reported_since=since)
 
     def _outcome(
         self,
@@ -368,40 +261,11 @@ class PartitionProcessor:
         cause: str = "",
         *,
         remedy: str = "",
-        log: str = "",
         changed: bool = False,
     ) -> Outcome:
-        folder = self._layout.partition(wanted.reference)
-        instance_log = folder / ".slapgrid" / "log" / LOG
-        # Not with Path.exists, which fails where we may not look.
-        if result is Result.FAILED and not log and os.path.exists(instance_log):
-            log = str(instance_log)
-        words = (wanted.title, wanted.software_type, wanted.software_url)
-        return Outcome(
-            subject=wanted.reference,
-            result=result,
-            description=", ".join(word for word in words if word),
-            cause=cause,
-            log=log,
-            remedy=remedy,
-            changed=changed,
-        )
+        return conclude(wanted, self._doors, result, cause, remedy=remedy, changed=changed)
 
 
 def _for_the_master(error: SlapOSError | OSError) -> str:
     output = error.output if isinstance(error, StepFailed) else ""
     return "\n".join(filter(None, (described(error), output)))
-
-
-def _is_error(wanted: PartitionInformation) -> bool:
-    """Return whether the master, where it says so at all, believes that the partition failed."""
-    return (wanted.access_status or "").startswith("#error")
-
-
-def _periodicity(release: Path, fallback: int) -> int:
-    try:
-        content = read_beneath(release, "periodicity", 100)
-        return fallback if content is None else int(content)
-    except (UnsafePath, OSError, ValueError):
-        logger.warning("%s/periodicity holds no number of seconds, it is %s", release, fallback)
-        return fallback

@@ -29,12 +29,18 @@ WAITED_FOR = ".slapos-report-wait-service-list"
 SECONDS_A_DAY = 86400
 #: Seconds that `sbin/destroy` may take.
 DESTROY_TIME = 3600.0
+#: Seconds between two looks at whether the programs of `etc/prerm` have ended.
+PRERM_WAIT = 5.0
 
 
 class NotYet(SlapOSError):
-    """The partition is kept for now; the message says until when."""
+    """The partition is kept for now; the message says until when, `wait` in how many seconds."""
 
     code = "not_yet"
+
+    def __init__(self, message: str, *, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doors) -> None:
@@ -81,7 +87,10 @@ def _check_retention(folder: Path, now: float) -> None:
         write_if_changed(folder / DATE, str(until))
     if now < until:
         days = (until - now) / SECONDS_A_DAY
-        raise NotYet(f"its data is kept for {days:.1f} days more, as was asked when it was made")
+        raise NotYet(
+            f"its data is kept for {days:.1f} days more, as was asked when it was made",
+            wait=until - now,
+        )
 
 
 def _number(folder: Path, name: str) -> float | None:
@@ -105,7 +114,7 @@ def _run_last_programs(reference: str, folder: Path, account: Account, doors: Do
         write_if_changed(folder / WAITED_FOR, names)
     running = [p.name for p in doors.supervisor.processes() if p.group == group and p.is_running]
     if running:
-        raise NotYet(f"{', '.join(running)} in etc/prerm has not ended yet")
+        raise NotYet(f"{', '.join(running)} in etc/prerm has not ended yet", wait=PRERM_WAIT)
 
 
 def _remove_content(reference: str, folder: Path, doors: Doors) -> None:

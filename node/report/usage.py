@@ -9,6 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from slapos.node.beneath import UnsafePath, open_file, open_folder
@@ -18,6 +19,7 @@ from slapos.node.report.consumption import check_consumption, check_journal, mak
 from slapos.node.users import Account
 from slapos.protocol.errors import MalformedDocument, SlapOSError
 from slapos.system.files import remove_tree, write_if_changed
+from slapos.system.process_lock import process_lock
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ JOURNAL_SIZE = 500_000
 MOST_WAITING = 64 * 1024 * 1024
 #: Seconds that the programs of etc/report of a partition may take in all.
 PROGRAM_TIME = 300.0
+#: Seconds to wait for somebody else who collects or hands over.
+PATIENCE = 30.0
 
 
 class NoRoom(SlapOSError):
@@ -91,15 +95,24 @@ class CollectedUsage:
 
     def _take(self, reference: str, name: str, content: bytes) -> None:
         """Keep a document; the same file taken twice, after a crash, is kept once."""
-        self._open.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(name.encode() + b"\0" + content).hexdigest()[:32]
-        write_if_changed(self._open / f"{reference}.{digest}.xml", content)
+        with self._locked():
+            self._open.mkdir(parents=True, exist_ok=True)
+            write_if_changed(self._open / f"{reference}.{digest}.xml", content)
+
+    def _locked(self) -> AbstractContextManager[None]:
+        """Keep others, threads too, from closing a batch while a document comes into it."""
+        return process_lock(self._folder.with_name("usage.lock"), patience=PATIENCE)
 
     def hand_over(self) -> None:
         """Close what was collected, and write all that is closed into the journal of reports.
 
-        Raises JournalFailed, OSError; it is then kept.
+        Raises JournalFailed, AlreadyRunning, OSError; it is then kept.
         """
+        with self._locked():
+            self._hand_over()
+
+    def _hand_over(self) -> None:
         if self._open.is_dir() and any(self._open.iterdir()):
             moment = self._doors.clock.now().strftime("%Y%m%dT%H%M%S.%fZ")
             self._open.rename(self._folder / f"batch-{moment}")

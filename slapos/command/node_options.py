@@ -56,8 +56,13 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
 
 def add_pass_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that the commands which make a pass share."""
-    add_configuration(parser)
     parser.add_argument("--now", action="store_true", help="begin at once, and try failures again")
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--cfg`, and the options that go before the settings in the file."""
+    add_configuration(parser)
     group = parser.add_argument_group("settings, instead of those in the file")
     for flag, kind, text in _SETTINGS:
         group.add_argument(flag, type=kind, metavar="VALUE", help=text)

@@ -154,8 +154,8 @@ def _tell_status(arguments: argparse.Namespace, state: dict[str, Any]) -> None:
     master, node = state["master"], state["node"]
     print(f"standalone in {state['directory']}")
     print(f"  master  {master['state'].lower():<10} {master['url']}")
-    last = (node["last_pass"] or "none yet").partition(".")[0]
-    print(f"  node    {node['state'].lower():<10} last pass: {last}")
+    last = (node["last_answer"] or "none yet").partition(".")[0]
+    print(f"  node    {node['state'].lower():<10} last answer of the master: {last}")
     print(f"  partitions: {len(state['partitions'])}")
     for partition in state["partitions"]:
         if partition["instance"]:

@@ -70,11 +70,11 @@ def start(site: Site, say: Say, clock: Clock | None = None) -> None:
     say(f"preparing {site.partitions} partitions")
     _format(site)
     say("starting the node")
-    before = _last_pass(site)
+    before = _last_answer(site)
     fresh = not _is_running(supervisor, "node")
     supervisor.start("node")
     if fresh:
-        _wait("node", lambda: _last_pass(site) not in (None, before), site, clock)
+        _wait("node", lambda: _last_answer(site) not in (None, before), site, clock)
 
 
 def stop(site: Site, say: Say, clock: Clock | None = None) -> None:
@@ -124,7 +124,7 @@ def describe(site: Site) -> dict[str, Any]:
             "state": states.get("proxy", "STOPPED"),
             "answers": answers,
         },
-        "node": {"reference": NODE, "state": node, "last_pass": _last_pass(site)},
+        "node": {"reference": NODE, "state": node, "last_answer": _last_answer(site)},
         "partitions": _partitions(site) if answers else [],
         "processes": [asdict(p) for p in SupervisorSocket(site.instance_socket).processes()],
     }
@@ -228,10 +228,10 @@ def _is_running(supervisor: SupervisorSocket, name: str) -> bool:
     )
 
 
-def _last_pass(site: Site) -> str | None:
-    """Return when the node last ended a pass, ISO 8601 in UTC."""
+def _last_answer(site: Site) -> str | None:
+    """Return when the master last answered the node, ISO 8601 in UTC."""
     try:
-        return datetime.fromtimestamp(site.last_pass.stat().st_mtime, UTC).isoformat()
+        return datetime.fromtimestamp(site.last_answer.stat().st_mtime, UTC).isoformat()
     except OSError:
         return None
 

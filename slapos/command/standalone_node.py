@@ -1,45 +1,44 @@
-"""`python -m slapos.command.standalone_node slapos.cfg`: the node of a standalone, pass after pass.
+"""`python -m slapos.command.standalone_node slapos.cfg`: the agent of a standalone's node.
 
-It is run by the standalone's supervisord. After each pass it touches `var/run/last-pass`. When that
-supervisord is killed, it has the standalone started again: the services do not notice.
+It is `slapos node run`, under the standalone's supervisord. When that supervisord is killed, it has
+the standalone started again: the services do not notice.
 """
 
 import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 from slapos.command.standalone_site import Site
-from slapos.node.assembly import make_doors
-from slapos.node.passes import repeat_passes
+from slapos.node.agent.agent import run_agent
 from slapos.node.settings import read_node_settings
+from slapos.system.clock import SystemClock
 
-#: Seconds between two passes: one that finds nothing to do asks the master one question.
+#: Seconds between two looks at whether supervisord is still there.
 INTERVAL = 1.0
 
 
-def main(configuration: Path) -> None:
-    """Make passes until SIGTERM."""
+def main(configuration: Path) -> int:
+    """Run the agent until SIGTERM; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, _end)
     site = Site.at(configuration.parent.parent)
     supervisord = os.getppid()
-    began = False
+    threading.Thread(target=_end_with, args=(supervisord,), daemon=True).start()
+    status = run_agent(read_node_settings(configuration, {}))
+    if os.getppid() != supervisord:
+        _start_again(site)
+    return status
 
-    def note_pass() -> bool:
-        """Leave the time after each pass; never stop."""
-        nonlocal began
-        if os.getppid() != supervisord:
-            _start_again(site)
-        if began:
-            site.last_pass.touch()
-        began = True
-        return False
 
-    settings = read_node_settings(configuration, {})
-    repeat_passes(make_doors(settings), interval=INTERVAL, should_stop=note_pass)
+def _end_with(supervisord: int) -> None:
+    """Have the agent end when its supervisord has."""
+    clock = SystemClock()
+    while os.getppid() == supervisord:
+        clock.sleep(INTERVAL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _start_again(site: Site) -> NoReturn:
@@ -52,10 +51,5 @@ def _start_again(site: Site) -> NoReturn:
     os.execv(sys.executable, [sys.executable, *words])
 
 
-def _end(_number: int, _frame: object) -> NoReturn:
-    # Raised wherever the pass is, so that a build that runs is ended with what it has started.
-    raise SystemExit(0)
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(Path(sys.argv[1])))

@@ -31,6 +31,7 @@ software_root = {root}/soft
 instance_root = {root}/inst
 shared_part_list = {root}/shared
 root_check = {as_root}
+poll_interval = 1
 
 [slapformat]
 partition_amount = {partitions}
@@ -203,9 +204,9 @@ class Site:
         return self.directory / "var/run/standalone.lock"
 
     @property
-    def last_pass(self) -> Path:
-        """The file that the node touches after each pass."""
-        return self.directory / "var/run/last-pass"
+    def last_answer(self) -> Path:
+        """The file whose time is when the master last answered the node."""
+        return self.instance_root / "var/run/last-answer"
 
     def log(self, program: str) -> Path:
         """Return the log of `proxy`, `node`, `format` or `supervisord`."""

@@ -44,21 +44,35 @@ class SlapClient:
         Where the master gives entity tags, an unchanged answer is neither sent nor read again.
         """
         tag, known = self._seen.get(node, ("", None))
-        headers = {"If-None-Match": tag} if tag else None
+        found = self.node_document(node, etag=tag)
+        if found is None:
+            assert known is not None
+            return known
+        document, tag = found
+        information = read_node_document(document)
+        if tag:
+            self._seen[node] = (tag, information)
+        return information
+
+    def node_document(self, node: str, *, etag: str = "") -> tuple[str, str] | None:
+        """Return what the master says of `node`, as it is, and the entity tag of that, if any.
+
+        None when it is still what it was for `etag`.
+        """
         query = {"computer_id": node}
+        headers = {"If-None-Match": etag} if etag else None
         try:
             response = self.http.request(
                 "GET", "getFullComputerInformation", query=query, headers=headers
             )
         except NotFound:
             response = self.http.request("GET", "getComputerInformation", query=query)
-        if response.status_code == NOT_MODIFIED and known is not None:
-            return known
-        value = self._value(response.content)
-        information = _understood(NodeInformation.from_marshalled, value)
-        if "ETag" in response.headers:
-            self._seen[node] = (response.headers["ETag"], information)
-        return information
+        if response.status_code == NOT_MODIFIED and etag:
+            return None
+        try:
+            return response.content.decode(), response.headers.get("ETag", "")
+        except UnicodeDecodeError as error:
+            raise MasterFailed(f"the master's answer makes no sense: {error}") from error
 
     def partition_information(self, node: str, partition: str) -> PartitionInformation:
         """Return one partition."""
@@ -275,6 +289,11 @@ class SlapClient:
 
     def _value(self, content: bytes) -> Any:
         return _understood(loads, content)
+
+
+def read_node_document(document: str) -> NodeInformation:
+    """Return what a master says of a node. Raises MasterFailed when it makes no sense."""
+    return _understood(NodeInformation.from_marshalled, _understood(loads, document.encode()))
 
 
 def _understood(read: Callable[[Any], Read], value: Any) -> Read:

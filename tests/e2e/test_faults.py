@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from tests.e2e.greeting import Greeting, passes, pid_of, status, until
+from tests.e2e.greeting import Greeting, look_at_everything, pid_of, status, until
 from tests.e2e.machine import Machine
 
 pytestmark = pytest.mark.e2e
@@ -96,7 +96,7 @@ def test_a_killed_process_comes_back_once(
         )
 
     until(is_well, "it is back")
-    passes(greeting.machine, 1)
+    look_at_everything(greeting.machine)
     assert is_well()
     assert len(greeting.processes()) == 1
     assert (greeting.processes() == before) is service_runs_on

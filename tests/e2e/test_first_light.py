@@ -10,7 +10,7 @@ import pytest
 
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.slap_client import SlapClient
-from tests.e2e.greeting import Greeting, passes, pid_of, status, until
+from tests.e2e.greeting import Greeting, look_at_everything, pid_of, status, until
 from tests.e2e.machine import Machine
 
 pytestmark = pytest.mark.e2e
@@ -66,7 +66,7 @@ def test_what_is_ordered_answers_and_changes_with_the_order(greeting: Greeting) 
     assert "Hello Bob!" in greeting.page()
     before = (timestamp(greeting), greeting.processes())
     greeting.order("Bob")
-    passes(greeting.machine, 1)
+    look_at_everything(greeting.machine)
     assert (timestamp(greeting), greeting.processes()) == before
     assert len(greeting.processes()) == 1
 
@@ -75,7 +75,7 @@ def test_what_is_stopped_by_hand_stays_down_until_it_is_started(greeting: Greeti
     machine = greeting.machine
     page = greeting.page()
     machine.slapos("node", "stop", "all")
-    passes(machine, 2)
+    look_at_everything(machine)
     assert greeting.processes() == []
     machine.slapos("node", "start", "all")
     until(lambda: greeting.page() == page, "the page is back")
@@ -89,7 +89,7 @@ def test_a_second_start_changes_nothing(greeting: Greeting) -> None:
 
     before = running()
     greeting.machine.start()
-    passes(greeting.machine, 1)
+    look_at_everything(greeting.machine)
     assert running() == before
 
 

@@ -89,7 +89,7 @@ def test_it_starts_heals_and_stops(standalone: Run) -> None:
     first = status(standalone)
     assert first["running"]
     assert [one["reference"] for one in first["partitions"]] == ["slappart0", "slappart1"]
-    assert first["node"]["last_pass"]
+    assert first["node"]["last_answer"]
 
     # A second start changes nothing.
     before = pids(standalone)

@@ -1,7 +1,9 @@
 """A small master over real HTTP: answers what a test put in, and keeps what it is told."""
 
+import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +44,7 @@ class FakeMaster:
     connections: int = 0
     failures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     release_answer: threading.Event | None = None
+    has_feed: bool = False
     reaction: Callable[[str, dict[str, str]], None] = lambda call, form: None
     takes_reports: bool = False
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -92,18 +95,34 @@ class FakeMaster:
     def errors(self) -> list[str]:
         return [form["error_log"] for _, form in self.told if "error_log" in form]
 
+    def answer_question(self, call: str, query: dict[str, list[str]]) -> tuple[bytes, int]:
+        match call:
+            case "v1/nodes/node/changes" if self.has_feed:
+                return self.changes(query), 200
+            case "getFullComputerInformation":
+                return dumps(self.information().to_marshalled()), 200
+            case "registerComputerPartition":
+                name = query["computer_partition_reference"][0]
+                return dumps(self.partitions[name].to_marshalled()), 200
+            case "getComputerPartitionCertificate":
+                return dumps({"key": "KEY", "certificate": "CERTIFICATE"}), 200
+            case _:
+                return b"", 404
 
-def _document(master: FakeMaster, call: str, query: dict[str, list[str]]) -> bytes | None:
-    match call:
-        case "getFullComputerInformation":
-            return dumps(master.information().to_marshalled())
-        case "registerComputerPartition":
-            name = query["computer_partition_reference"][0]
-            return dumps(master.partitions[name].to_marshalled())
-        case "getComputerPartitionCertificate":
-            return dumps({"key": "KEY", "certificate": "CERTIFICATE"})
-        case _:
-            return None
+    def changes(self, query: dict[str, list[str]]) -> bytes:
+        """The feed's answer: once something has changed, or in its time."""
+        deadline = time.monotonic() + float(query.get("wait", ["60"])[0])
+        while True:
+            document = dumps(self.information().to_marshalled())
+            token = hashlib.md5(document, usedforsecurity=False).hexdigest()
+            changed = [token] != query.get("since")
+            if changed or time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+        told: dict[str, object] = {"token": token, "changed": changed}
+        if changed:
+            told |= {"information": document.decode(), "etag": token}
+        return json.dumps(told).encode()
 
 
 def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
@@ -119,8 +138,7 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
             master.asked.append(call)
             if master.release_answer is not None:
                 master.release_answer.wait(30)
-            document = _document(master, call, parse_qs(urlsplit(self.path).query))
-            self._answer(call, document or b"", 200 if document else 404)
+            self._answer(call, *master.answer_question(call, parse_qs(urlsplit(self.path).query)))
 
         def do_POST(self) -> None:
             call = urlsplit(self.path).path.strip("/")

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from slapos.node.assembly import make_doors
-from slapos.node.passes import repeat_passes
-from slapos.node.settings import read_node_settings
 from slapos.protocol.states import InstanceState
 from slapos.system.process_lock import process_lock
 from tests.integration.node.test_instance_pass import processes
@@ -341,28 +338,6 @@ def test_a_tree_settles_in_one_command(world: World) -> None:
     assert world.run("instance").returncode == 0
     assert (world.partition() / "runs").read_text() == "x\n" * 2
     assert (world.partition("slappart1") / "runs").read_text() == "x\n"
-
-
-def test_passes_over_an_unchanged_state_ask_one_question_each(world: World) -> None:
-    world.release("echo x >> runs\n" + world.installing("web"))
-    world.want()
-    (world.layout.release(URL) / "buildout.cfg").touch()
-    passes = 5
-    asked = []
-
-    def should_stop() -> bool:
-        asked.append(len(world.master.asked))
-        return len(asked) > passes
-
-    repeat_passes(
-        make_doors(read_node_settings(world.configuration, {})),
-        interval=0.0,
-        should_stop=should_stop,
-    )
-    questions = [b - a for a, b in zip(asked[::2], asked[2::2], strict=False)]
-    assert questions[-1] == 1
-    assert (world.partition() / "runs").read_text() == "x\n"
-    assert processes(world)["slappart0:web-on-watch"]["state"] == "RUNNING"
 
 
 def test_what_a_person_stopped_stays_so_until_it_is_started(world: World) -> None:

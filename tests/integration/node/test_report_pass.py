@@ -1,17 +1,12 @@
 """`slapos node report`: usage that is neither lost nor sent twice, and the end of instances."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from lxml import etree
 
-from slapos.node.assembly import make_doors
-from slapos.node.passes import repeat_passes
-from slapos.node.settings import read_node_settings
 from slapos.protocol.states import InstanceState
-from tests.fakes import FakeClock
 from tests.integration.node.world import World, until
 
 MOVEMENT = (
@@ -157,20 +152,3 @@ def test_nothing_of_a_destroyed_instance_goes_on_running(world: World) -> None:
     assert world.run("report").returncode == 0
     until(lambda: not any(daemon.exists() for daemon in daemons), "they are ended")
     assert world.master.calls()[-1] == "destroyedComputerPartition slappart0"
-
-
-def test_a_destruction_that_failed_is_soon_tried_again_by_the_loop(world: World) -> None:
-    fails_twice = "#!/bin/sh\necho x >> tries\n[ $(wc -l < tries) = 3 ]\n"
-    instance(world, world.installing("destroy", fails_twice, "sbin"), InstanceState.DESTROYED)
-    doors = make_doors(read_node_settings(world.configuration, {}))
-    seconds = 0
-
-    def should_stop() -> bool:
-        nonlocal seconds
-        seconds += 1
-        assert seconds < 60, "passes of one second"
-        return "destroyedComputerPartition slappart0" in world.master.calls()
-
-    repeat_passes(replace(doors, clock=FakeClock()), interval=1.0, should_stop=should_stop)
-    assert len(world.master.errors()) == 2
-    assert not (world.partition() / "tries").exists()

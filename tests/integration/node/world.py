@@ -3,6 +3,7 @@
 As root, everything is run as `nobody`; as an ordinary user, as oneself.
 """
 
+import json
 import os
 import pwd
 import shutil
@@ -96,6 +97,33 @@ class World:
             cwd="/",
         )
 
+    @contextmanager
+    def agent(self, *words: str) -> Iterator["RunningAgent"]:
+        """Run `slapos node run` for as long as the context lasts."""
+        log = self.root / "agent.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-c", MAIN, "node", "run", "-v"),
+                    *("--cfg", str(self.configuration), *words),
+                ],
+                stdout=output,
+                stderr=output,
+                cwd="/",
+            )
+        agent = RunningAgent(process, log)
+        try:
+            yield agent
+        finally:
+            agent.end()
+
+    def processes(self) -> dict[str, dict[str, object]]:
+        """Return the processes of partitions, without the watchdog."""
+        answer = self.run("status", "--processes", "--json")
+        found = {f"{p['group']}:{p['name']}": p for p in json.loads(answer.stdout)}
+        found.pop("watchdog:watchdog", None)
+        return found
+
     def release(self, script: str = "true", url: str = URL, *, profile: str = "") -> Path:
         """Make a release whose buildout is a shell script, built already."""
         folder = self.layout.release(url)
@@ -147,6 +175,26 @@ class World:
 
     def partition(self, reference: str = "slappart0") -> Path:
         return self.layout.partition(reference)
+
+
+@dataclass
+class RunningAgent:
+    """An agent that runs, and its log."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def said(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+    def end(self) -> int:
+        """Have it end, and return its exit status."""
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 def until(condition: Callable[[], object], what: str = "") -> None:

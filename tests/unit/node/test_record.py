@@ -43,3 +43,8 @@ def test_a_damaged_record_is_none_and_a_partial_one_counts(tmp_path: Path, text:
     path.write_text(text)
     record = read_record(PartitionRecord, path)
     assert record == PartitionRecord(failures=1 if "failures" in text else 0)
+
+
+def test_what_failed_together_is_not_tried_again_together() -> None:
+    waits = [ReleaseRecord().failed(0, "no", chance).waits(0) for chance in (0.0, 0.5, 1.0)]
+    assert waits == [8.0, 10.0, 12.0]

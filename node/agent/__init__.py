@@ -1,0 +1,1 @@
+"""The resident agent: hears of changes at once, works on many things at a time, never sleeps."""

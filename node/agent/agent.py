@@ -1,0 +1,164 @@
+"""`slapos node run`: one process that waits for changes and brings them about, for ever."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from slapos.node.agent.conductor import Conductor, End, Restarted
+from slapos.node.agent.ending import EndableRunner, Ending, Interrupted
+from slapos.node.agent.feed import ANSWER_TIME, WAIT, Feed
+from slapos.node.agent.notify import ServiceManager
+from slapos.node.agent.plan import Ended, Job, Kind, Plan
+from slapos.node.agent.pool import Pool
+from slapos.node.agent.sending import Sending
+from slapos.node.agent.services import Services
+from slapos.node.agent.work import do
+from slapos.node.assembly import make_client, make_doors, make_runner, make_supervisor
+from slapos.node.build.local_profile import local_path
+from slapos.node.doors import Doors
+from slapos.node.settings import NodeSettings
+from slapos.node.supervise.configuration import write_main
+from slapos.protocol.errors import SlapOSError
+from slapos.system.process_lock import process_lock
+from slapos.system.runner import SystemRunner
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that threads get, when the agent ends, to see that their programs have ended.
+END_TIME = 2.0
+
+
+class Agent:
+    """Everything that is resident, put together."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self._settings = settings
+        self._ending = Ending()
+        # Twice: what runs warm may have to be run cold after all.
+        cold = EndableRunner(SystemRunner(), self._ending)
+        runner = EndableRunner(make_runner(cold), self._ending)
+        self._doors = doors = make_doors(settings, runner)
+        self._workers = {
+            Kind.INSTANCE: settings.instance_workers,
+            Kind.BUILD: settings.build_workers,
+            Kind.PROMISE: settings.promise_workers,
+            Kind.USAGE: 1,
+            Kind.FIREWALL: 1,
+        }
+        self._manager = ServiceManager(doors.environment)
+        self._plan = Plan(
+            self._workers,
+            doors.identifiers.fraction,
+            is_local=lambda url: local_path(url) is not None,
+            usage_interval=settings.usage_interval,
+        )
+        self._pools = {
+            kind: Pool(kind, size, self._make_worker) for kind, size in self._workers.items()
+        }
+        self._conductor = Conductor(
+            self._plan, self._pools, doors.clock, self._manager, changed=self._nudge
+        )
+        self._services = Services(
+            self._own_doors(), lambda name: self._conductor.tell(Restarted(name))
+        )
+        self._feed = Feed(
+            make_client(replace(settings, request_timeout=WAIT + ANSWER_TIME)),
+            settings,
+            self._conductor.tell,
+            doors.clock,
+            doors.identifiers,
+            answered=self._note_answer,
+        )
+
+        self._sending = Sending(doors.reports, doors.identifiers)
+        doors.reports.hand_over(self._sending.wake)
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT; return the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._conductor.tell(End()))
+        self._start_supervisor()
+        self._feed.start_from_disk()
+        self._start("services", self._services.run)
+        self._start("feed", self._feed.run)
+        self._start("reports", self._sending.run)
+        logger.info("at work on %s for %s", self._settings.computer_id, self._settings.master_url)
+        self._manager.ready()
+        reason = self._conductor.run()
+        self._manager.stopping()
+        logger.info("ending; the services run on")
+        self._feed.end()
+        self._services.end()
+        self._sending.end()
+        self._ending.end(self._doors.clock)
+        self._conductor.wait_until_idle(END_TIME)
+        if reason:
+            logger.error("ended: %s", reason)
+        return 1 if reason else 0
+
+    def _start_supervisor(self) -> None:
+        if self._settings.forbid_supervisord_automatic_launch:
+            return
+        try:
+            self._doors.supervisor.ensure_running()
+        except (SlapOSError, OSError) as error:  # it is tried again and again
+            logger.error("%s", error)
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        """Have a thread work; when a mistake of ours ends it, the agent ends and begins anew."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except Interrupted:
+                return
+            except Exception as error:
+                logger.exception("%s failed", name)
+                self._conductor.tell(End(f"{name} failed: {error!r}"))
+
+        threading.Thread(target=guarded, name=name, daemon=True).start()
+
+    def _make_worker(self) -> Callable[[Job], None]:
+        doors = self._own_doors()
+
+        def work(job: Job) -> None:
+            try:
+                ended = do(job, doors)
+            except Interrupted:
+                self._conductor.tell(Ended(job=job, outcome=None))
+                raise
+            self._conductor.tell(ended)
+
+        return work
+
+    def _own_doors(self) -> Doors:
+        """Return doors for one thread: what must not be shared is its own."""
+        return replace(
+            self._doors,
+            client=make_client(self._settings),
+            supervisor=make_supervisor(self._settings, self._doors.clock),
+        )
+
+    def _nudge(self) -> None:
+        self._feed.nudge()
+
+    def _note_answer(self) -> None:
+        path = self._settings.layout.last_answer
+        try:
+            path.touch()
+        except OSError as error:
+            logger.debug("%s cannot be touched: %s", path, error)
+
+
+def run_agent(settings: NodeSettings) -> int:
+    """Run the agent of a node until it is told to end; return the exit status.
+
+    Raises AlreadyRunning, InvalidConfiguration.
+    """
+    os.umask(0o027)
+    write_main(settings.layout)
+    with process_lock(settings.layout.agent_pidfile):
+        return Agent(settings).run()

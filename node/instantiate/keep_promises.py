@@ -1,0 +1,128 @@
+"""The promises of one partition: checked, remembered, told."""
+
+import logging
+from dataclasses import dataclass, replace
+
+from slapos.node.doors import Doors
+from slapos.node.instantiate.check_folder import check_folder
+from slapos.node.instantiate.check_promises import check_promises, failure_message
+from slapos.node.instantiate.conclude import conclude
+from slapos.node.instantiate.decide import is_applied, order_of
+from slapos.node.instantiate.facts import gather_facts
+from slapos.node.instantiate.tell_master import tell_error, tell_state
+from slapos.node.outcome import Outcome, Result, described
+from slapos.node.promise.check import Mode, PromiseResult, PromiseRun
+from slapos.node.record import PartitionRecord, read_record, write_record
+from slapos.node.users import Account
+from slapos.protocol.errors import SlapOSError
+from slapos.protocol.messages import PartitionInformation
+from slapos.protocol.states import InstanceState
+from slapos.system.process_lock import AlreadyRunning, process_lock
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that remembering a result waits for whoever works on the partition.
+PATIENCE = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What came of checking promises; those that hold have their turn again in `again_in` seconds.
+
+    Infinity is for never, as long as nothing happens.
+    """
+
+    outcome: Outcome
+    again_in: float = 0.0
+
+
+class PromiseKeeper:
+    """Checks the promises of partitions. It takes as long as they take, and locks nothing."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self._layout = doors.settings.layout
+
+    def check(self, wanted: PartitionInformation, *, anew: bool = False) -> Checked:
+        """Check a started partition, remember and tell what came of it; raise nothing of ours.
+
+        In test mode until they hold, or `anew`; then for anomalies. One whose order is not applied
+        has no promises yet; when its order changes meanwhile, what was found means nothing.
+        """
+        try:
+            return self._check(wanted, anew)
+        # UnicodeError: partitions may name files as they like, and must not stop the others.
+        except (SlapOSError, OSError, UnicodeError) as error:
+            logger.debug("%s", wanted.reference, exc_info=True)
+            return Checked(outcome=conclude(wanted, self._doors, Result.FAILED, described(error)))
+
+    def _check(self, wanted: PartitionInformation, anew: bool) -> Checked:
+        path = self._layout.partition_record(wanted.reference)
+        order = order_of(wanted, gather_facts(wanted, self._doors))
+        record = read_record(PartitionRecord, path)
+        if not is_applied(record, order):
+            return Checked(outcome=conclude(wanted, self._doors))
+        account = check_folder(self._layout.partition(wanted.reference))
+        settled = record.promised is True and not anew
+        mode: Mode = "anomaly" if settled else "test"
+        run = self._run(wanted, account, mode=mode, force=not settled)
+        message = failure_message(run.results)
+        try:
+            with process_lock(self._layout.partition_lock(wanted.reference), patience=PATIENCE):
+                record = read_record(PartitionRecord, path)
+                if is_applied(record, order):
+                    self._remember(wanted, record, message)
+        except AlreadyRunning:  # it is processed now, and checked again after that
+            logger.debug("%s: what was found of its promises is not kept", wanted.reference)
+        if message:
+            return Checked(outcome=self._broken(wanted, run.results))
+        again_in = max(run.next_due - self._doors.now(), 0.0)
+        return Checked(outcome=conclude(wanted, self._doors), again_in=again_in)
+
+    def _remember(
+        self, wanted: PartitionInformation, record: PartitionRecord, message: str
+    ) -> None:
+        record = replace(record, promised=not message, cause=message)
+        write_record(self._layout.partition_record(wanted.reference), record)
+        if message:
+            tell_error(wanted, record, message, self._doors)
+        else:
+            tell_state(wanted, record, InstanceState.STARTED, self._doors)
+
+    def check_only(self, wanted: PartitionInformation) -> Outcome:
+        """Check the promises of a started partition, and nothing else; raise nothing of ours."""
+        try:
+            account = check_folder(self._layout.partition(wanted.reference))
+        except (SlapOSError, OSError) as error:
+            return conclude(wanted, self._doors, Result.FAILED, described(error))
+        results = self._run(wanted, account, mode="test", force=True).results
+        if failure_message(results):
+            return self._broken(wanted, results)
+        return conclude(wanted, self._doors)
+
+    def _run(
+        self, wanted: PartitionInformation, account: Account, *, mode: Mode, force: bool
+    ) -> PromiseRun:
+        return check_promises(
+            wanted.reference,
+            self._layout.partition(wanted.reference),
+            self._layout.release(wanted.software_url) if wanted.software_url else None,
+            account,
+            self._doors,
+            mode=mode,
+            force=force,
+        )
+
+    def _broken(self, wanted: PartitionInformation, results: list[PromiseResult]) -> Outcome:
+        folder = self._layout.partition(wanted.reference)
+        failed = next(result for result in results if result.failed)
+        log = folder / ".slapgrid" / "promise" / "log" / f"{failed.title}.log"
+        return conclude(
+            wanted,
+            self._doors,
+            Result.PROMISE_FAILED,
+            failure_message(results),
+            remedy="see what its services printed in "
+            f"{folder}/.{wanted.reference}_*.log, and 'slapos node status'",
+            log=str(log) if log.exists() else "",
+        )
