@@ -9,6 +9,7 @@ BENCHMARKS = {
     "promises": "promises through the launcher against bare fork and exec",
     "warm": "a buildout in a fork of the warm process, and in a Python of its own",
     "slapproxy_peer": "our local master beside the real slapproxy",
+    "isolation": "limits and firewall: by program, by idle pass, by change",
     "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
     "journal": "writing a report down, beside one fsync",
     "helloworld": "request to healthy, the release already built",

@@ -1,11 +1,12 @@
 """Checks of what keeps partitions apart: limits, and who may reach whom."""
 
 import os
+import shutil
 from collections.abc import Iterator
 
 from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
 from slapos.node.isolate.confinement import confinement_file, read_confinement
-from slapos.node.isolate.firewall import FirewallFailed
+from slapos.node.isolate.firewall import PROGRAM, SYSTEM
 
 #: What needs which controller.
 NEEDED = {"memory": "partition_memory", "cpu": "partition_cpu", "pids": "partition_processes"}
@@ -50,11 +51,10 @@ def check_firewall(examined: Examined) -> Iterator[Finding]:
             "firewall = true has no effect: only root can have one", "run the node as root"
         )
         return
-    try:
-        in_force = examined.doors.firewall.is_in_force()
-    except FirewallFailed as error:
-        yield problem(str(error), "install Debian's nftables")
+    if shutil.which(PROGRAM, path=SYSTEM) is None:
+        yield problem("the program nft is not there", "install Debian's nftables")
         return
+    in_force = examined.doors.firewall.is_in_force()
     if in_force:
         yield ok(f"the rules are in force: 'nft list table inet {examined.doors.firewall.table}'")
     else:

@@ -8,7 +8,7 @@ import hashlib
 import ipaddress
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from slapos.node.isolate.access import (
     tree_of,
 )
 from slapos.node.isolate.ruleset import disjoint, render, version_of
+from slapos.node.isolate.tables import kernel_tables
 from slapos.node.layout import Layout
 from slapos.protocol.errors import NotFound, SlapOSError
 from slapos.protocol.messages import NodeInformation, PartitionInformation
@@ -64,7 +65,10 @@ class Firewall:
         environment: Mapping[str, str],
         *,
         is_wanted: bool,
+        tables: Callable[[], set[str]] = kernel_tables,
     ) -> None:
+        """`tables` tells which tables the kernel has."""
+        self._tables = tables
         self._layout = layout
         self._runner = runner
         self._clock = clock
@@ -76,20 +80,17 @@ class Firewall:
         self._known_peers = layout.state / "peers.json"
         digest = hashlib.md5(bytes(layout.instance_root), usedforsecurity=False).hexdigest()
         self.table = f"slapos_{digest[:8]}"
+        #: What the master said last, until when its rules hold, and these.
+        self._last: tuple[NodeInformation, float, str] | None = None
 
     def keep(self, known: NodeInformation, client: SlapClient) -> bool:
         """Have the rules be as `known` wants them; return whether they were not.
 
-        Raises FirewallFailed; the rules are then what they were.
+        Raises FirewallFailed, OSError; the rules are then what they were.
         """
         if not self._is_wanted:
             return self.remove()
-        accesses, shared = disjoint(self._accesses(known))
-        if shared:
-            logger.debug(
-                "not one partition's alone, so not protected: %s", sorted(map(str, shared))
-            )
-        text = render(self.table, accesses, self._peers(known, client))
+        text = self._text(known, client)
         self._rules.parent.mkdir(parents=True, exist_ok=True)
         marker = f"{self.table}_version_{version_of(text)}"
         present = self._tables()
@@ -99,13 +100,15 @@ class Firewall:
         script = "".join(f"delete table inet {name}\n" for name in sorted(stale))
         script += f"add table inet {self.table}\ndelete table inet {self.table}\n{text}"
         script += f"table inet {marker} {{ }}\n"
-        write_if_changed(self._rules, script, mode=0o600)
-        self._run("-f", str(self._rules))
+        self._apply(script)
         logger.info("the rules for who may reach the partitions have changed")
         return True
 
     def remove(self) -> bool:
-        """Remove all rules of this node; return whether there were any. Raises FirewallFailed."""
+        """Remove all rules of this node; return whether there were any.
+
+        Raises FirewallFailed, OSError.
+        """
         if not self._rules.exists():
             return False
         ours = {
@@ -115,26 +118,37 @@ class Firewall:
         }
         if ours:
             script = "".join(f"delete table inet {name}\n" for name in sorted(ours))
-            write_if_changed(self._rules, script, mode=0o600)
-            self._run("-f", str(self._rules))
+            self._apply(script)
         self._rules.unlink(missing_ok=True)
         self._known_peers.unlink(missing_ok=True)
         return bool(ours)
 
     def is_in_force(self) -> bool:
-        """Return whether there are rules of this node. Raises FirewallFailed."""
+        """Return whether there are rules of this node. Raises OSError."""
         return self.table in self._tables()
 
-    def _tables(self) -> set[str]:
-        """Return the names of all tables of the family that ours is of."""
-        lines = self._run("list", "tables", "inet").splitlines()
-        return {words[2] for line in lines if len(words := line.split()) == 3}
+    def _text(self, known: NodeInformation, client: SlapClient) -> str:
+        """Return the rules; worked out anew when something they come from may have changed."""
+        now = self._clock.monotonic()
+        if self._last is not None:
+            before, until, text = self._last
+            if known is before and now < until:
+                return text
+        accesses, shared = disjoint(self._accesses(known))
+        if shared:
+            logger.debug(
+                "not one partition's alone, so not protected: %s", sorted(map(str, shared))
+            )
+        text = render(self.table, accesses, self._peers(known, client))
+        self._last = (known, now + AGE, text)
+        return text
 
-    def _run(self, *words: str) -> str:
+    def _apply(self, script: str) -> None:
+        """Have a script take effect, wholly or not at all. Raises FirewallFailed."""
+        write_if_changed(self._rules, script, mode=0o600)
+        words = [PROGRAM, "-f", str(self._rules)]
         try:
-            return self._runner.run(
-                [PROGRAM, *words], cwd=Path("/"), environment=self._environment, timeout=TIME
-            ).output
+            self._runner.run(words, cwd=Path("/"), environment=self._environment, timeout=TIME)
         except CommandFailed as error:
             last = error.output.strip().splitlines()[:1]
             raise FirewallFailed(

@@ -51,9 +51,12 @@ def render(table: str, accesses: Sequence[Access], peers: Mapping[str, Sequence[
     The text depends on nothing else, so that equal texts are equal rules.
     """
     body, maps = "", defaultdict[str, list[str]](list)
-    trees = {tree: number for number, tree in enumerate(sorted({a.tree for a in accesses}))}
+    inhabitants = defaultdict[str, list[Access]](list)
+    for access in accesses:
+        inhabitants[access.tree].append(access)
+    trees = {tree: number for number, tree in enumerate(sorted(inhabitants))}
     for tree, number in trees.items():
-        members = [access for access in accesses if access.tree == tree]
+        members = inhabitants[tree]
         networks = [*peers.get(tree, ()), *(net for each in members for net in each.networks)]
         body += f"  set tree{number}_users {{ type uid; {_elements(_users(members))} }}\n"
         for version in (4, 6):
@@ -124,8 +127,10 @@ def version_of(text: str) -> str:
 
 def _collapsed(networks: Iterable[Network]) -> list[Network]:
     """Return networks with none inside another, in order."""
-    found: list[Network] = []
     listed = list(networks)
+    if len(listed) < 2:
+        return listed
+    found: list[Network] = []
     found += ipaddress.collapse_addresses(n for n in listed if isinstance(n, ipaddress.IPv4Network))
     found += ipaddress.collapse_addresses(n for n in listed if isinstance(n, ipaddress.IPv6Network))
     return found
@@ -135,6 +140,8 @@ def _near(access: Access, tree: int, accesses: Sequence[Access]) -> Iterable[str
     """Yield the rules for what is sent on this machine: there the sender's user is known."""
 
     def users_at(networks: Sequence[Network]) -> set[int]:
+        if not networks:
+            return set()
         return {
             other.uid
             for other in accesses
@@ -145,7 +152,7 @@ def _near(access: Access, tree: int, accesses: Sequence[Access]) -> Iterable[str
     if rejected:
         yield f"meta skuid {_literal(rejected)} {REJECT}"
     if access.is_restricted:
-        authorized = users_at(access.authorized) if access.authorized else set()
+        authorized = users_at(access.authorized)
         others = f" meta skuid != {_literal(authorized)}" if authorized else ""
         yield (f"meta skuid @partition_users meta skuid != @tree{tree}_users{others} {REJECT}")
 
@@ -153,13 +160,13 @@ def _near(access: Access, tree: int, accesses: Sequence[Access]) -> Iterable[str
 def _far(access: Access, tree: int) -> Iterable[str]:
     """Yield the rules for what comes from outside: there only its address is known."""
     for version, word in ((4, "ip"), (6, "ip6")):
-        if rejected := _texts(access.rejected, version):
+        if rejected := _texts(_collapsed(access.rejected), version):
             yield f"{word} saddr {_literal(rejected)} {REJECT}"
     if not access.is_restricted:
         return
     for version, word in ((4, "ip"), (6, "ip6")):
         yield f"{word} saddr @tree{tree}_{version} accept"
-        if authorized := _texts(access.authorized, version):
+        if authorized := _texts(_collapsed(access.authorized), version):
             yield f"{word} saddr {_literal(authorized)} accept"
     yield REJECT
 
@@ -173,7 +180,8 @@ def _users(accesses: Iterable[Access]) -> list[str]:
 
 
 def _texts(networks: Iterable[Network], version: int) -> list[str]:
-    return [str(n) for n in _collapsed(networks) if n.version == version]
+    """Return those of a version, each once."""
+    return sorted({str(network) for network in networks if network.version == version})
 
 
 def _elements(values: Sequence[str]) -> str:

@@ -82,6 +82,9 @@ print(json.dumps(found))
 """
 
 
+TABLES = "from slapos.node.isolate.tables import *; print(*kernel_tables())"
+
+
 class Master:
     """What knows the addresses of a tree; counts how often it is asked."""
 
@@ -124,6 +127,14 @@ class NamespaceRunner:
         return sum("-f" in words for words in self.ran)
 
 
+def tables(pid: int) -> set[str]:
+    """Return what is there of the family `inet` in a namespace."""
+    answer = subprocess.run(
+        [*inside(pid), sys.executable, "-c", TABLES], check=True, capture_output=True, text=True
+    )
+    return set(answer.stdout.split())
+
+
 def inside(pid: int) -> list[str]:
     return ["nsenter", f"--net=/proc/{pid}/ns/net", "--"]
 
@@ -164,7 +175,12 @@ class Place:
 
     def firewall(self, *, is_wanted: bool = True) -> Firewall:
         return Firewall(
-            self.layout, self.runner, self.clock, {"PATH": os.environ["PATH"]}, is_wanted=is_wanted
+            self.layout,
+            self.runner,
+            self.clock,
+            {"PATH": os.environ["PATH"]},
+            is_wanted=is_wanted,
+            tables=lambda: tables(self.node),
         )
 
     def keep(self) -> bool:
@@ -380,7 +396,14 @@ def test_nothing_is_left_when_it_is_no_longer_wanted(place: Place) -> None:
 def test_rules_that_cannot_be_set_leave_those_that_were(place: Place) -> None:
     place.keep()
     without_nft = FakeRunner(error=CommandFailed("nft could not be started"))
-    broken = Firewall(place.layout, without_nft, place.clock, {}, is_wanted=True)
+    broken = Firewall(
+        place.layout,
+        without_nft,
+        place.clock,
+        {},
+        is_wanted=True,
+        tables=lambda: tables(place.node),
+    )
     with pytest.raises(FirewallFailed, match="install nftables, or set firewall = false"):
         broken.keep(NodeInformation(reference="node"), cast(SlapClient, place.master))
     assert place.reached_by(USERS[12], 10) == {False}
@@ -398,7 +421,12 @@ def test_an_instance_pass_has_the_rules_set(world: World) -> None:
     with new_namespace() as node:
         doors = make_doors(settings)
         firewall = Firewall(
-            world.layout, NamespaceRunner(node), FakeClock(), doors.environment, is_wanted=True
+            world.layout,
+            NamespaceRunner(node),
+            FakeClock(),
+            doors.environment,
+            is_wanted=True,
+            tables=lambda: tables(node),
         )
         instance_pass(replace(doors, firewall=firewall), InstanceOptions())
         rules = subprocess.run(

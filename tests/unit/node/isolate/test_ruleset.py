@@ -48,7 +48,7 @@ def test_a_tree_reaches_itself_and_nobody_else_of_this_machine() -> None:
     )
     assert "set partition_users { type uid; elements = { 1000, 1001, 1002 }; }" in text
     assert "set tree0_users { type uid; elements = { 1000, 1001 }; }" in text
-    assert "elements = { 10.0.0.10/31, 198.51.100.7/32 }" in text
+    assert "elements = { 10.0.0.10/32, 10.0.0.11/32, 198.51.100.7/32 }" in text
     assert chain(text, "near_0_slappart0") == [
         "meta skuid @partition_users meta skuid != @tree0_users reject with icmpx admin-prohibited"
     ]
