@@ -13,6 +13,7 @@ BENCHMARKS = {
     "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
     "journal": "writing a report down, beside one fsync",
     "helloworld": "request to healthy, the release already built",
+    "monitor": "a sample of what 1,000 processes use, beside psutil",
     "demo": "`make demo` from zero to healthy, by phase",
 }
 

@@ -5,19 +5,25 @@ The partitions belong to users whom root does not trust: what is read there is r
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from slapos.node.beneath import UnsafePath, open_folder, read_beneath
+from slapos.node.beneath import UnsafePath, open_file, open_folder
 from slapos.node.instantiate.link_release import NAME
 from slapos.node.layout import Layout
+from slapos.node.monitor.usage import Usage
 from slapos.node.promise.result import from_document
 from slapos.node.promise.state_file import FOLDER, RESULT_SUFFIX
 from slapos.node.record import PartitionRecord, ReleaseRecord, read_record
 from slapos.node.supervise.supervisor import Process
 from slapos.protocol.errors import MalformedDocument
 from slapos.protocol.messages import NodeInformation, PartitionInformation
+
+#: States in which something is wrong, the worst first.
+TROUBLE = ("failed", "down", "unhealthy", "waiting")
+#: What is known of the promises of each partition, and the time of the folder that says so.
+Seen = dict[str, tuple[int, tuple[int, int]]]
 
 #: Bytes of the largest promise result: its message has 5,000 characters at most.
 LARGEST_RESULT = 100_000
@@ -30,7 +36,9 @@ class PartitionStatus:
     `title` is None when the master could not be asked. `state` is `failed`, `waiting`, `down` (a
     service ended) or `unhealthy` (a promise fails); else what is wanted: `started`, `stopped` or
     `destroyed`; `unknown` without the master. `since` is in seconds since 1970: when a process last
-    started or ended, 0 for never. `error` is why the last attempt failed.
+    started or ended, 0 for never. `error` is why the last attempt failed, `next_attempt` when it is
+    tried again, in the same unit, 0 for not. `cpu` is how many processors it kept busy, `memory` in
+    bytes, both in the last sample, None when it was not in it.
     """
 
     partition: str
@@ -43,47 +51,73 @@ class PartitionStatus:
     promises_failed: int
     since: int
     error: str
+    next_attempt: float = 0.0
+    cpu: float | None = None
+    memory: int | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong with it."""
+        return self.state not in TROUBLE
 
 
 def partition_statuses(
-    layout: Layout, processes: Sequence[Process], known: NodeInformation | None
+    layout: Layout,
+    processes: Sequence[Process],
+    known: NodeInformation | None,
+    usages: Mapping[str, Usage] | None = None,
+    seen: Seen | None = None,
 ) -> list[PartitionStatus]:
-    """Return how the partitions in use do; `known` is None when the master cannot be asked."""
+    """Return how the partitions in use do, those with something wrong first.
+
+    `known` is None when the master cannot be asked. With `seen`, kept from one look to the next,
+    what did not change is not read again.
+    """
     wanted = {one.reference: one for one in known.partitions} if known is not None else {}
     used = {reference for reference, one in wanted.items() if not one.is_free}
+    groups: dict[str, list[Process]] = {}
+    for process in processes:
+        groups.setdefault(process.group, []).append(process)
     here = {path.stem for path in (layout.state / "instance").glob("*.json")}
-    here |= {process.group for process in processes}  # of the node's own groups, too
+    here |= groups.keys()  # of the node's own groups, too
     used |= {name for name in here if os.path.lexists(layout.partition(name))}
     if known is None:
         names = sorted(used)
     else:  # in the master's order, which is the numbers'
         names = [name for name in wanted if name in used] + sorted(used - set(wanted))
-    return [
-        _status(layout, name, [p for p in processes if p.group == name], wanted.get(name))
-        for name in names
-    ]
+    reader = _Reader(layout, usages or {}, seen if seen is not None else {})
+    statuses = [reader.status(name, groups.get(name, []), wanted.get(name)) for name in names]
+    severity = {state: place for place, state in enumerate(TROUBLE)}
+    return sorted(statuses, key=lambda one: severity.get(one.state, len(TROUBLE)))
 
 
-def _status(
-    layout: Layout,
-    reference: str,
-    processes: Sequence[Process],
-    wanted: PartitionInformation | None,
-) -> PartitionStatus:
-    record = read_record(PartitionRecord, layout.partition_record(reference))
-    kept, failed = count_promises(layout.partition(reference))
-    return PartitionStatus(
-        partition=reference,
-        title=wanted.title if wanted is not None else None,
-        release=_release(layout, reference, wanted),
-        state=_state(record, processes, wanted, failed),
-        running=sum(process.is_running for process in processes),
-        processes=len(processes),
-        promises_kept=kept,
-        promises_failed=failed,
-        since=max((p.start if p.is_running else p.stop for p in processes), default=0),
-        error=record.cause if record.failures else "",
-    )
+@dataclass(frozen=True)
+class _Reader:
+    layout: Layout
+    usages: Mapping[str, Usage]
+    seen: Seen
+
+    def status(
+        self, reference: str, processes: Sequence[Process], wanted: PartitionInformation | None
+    ) -> PartitionStatus:
+        record = read_record(PartitionRecord, self.layout.partition_record(reference))
+        kept, failed = count_promises(self.layout.partition(reference), self.seen)
+        usage = self.usages.get(reference)
+        return PartitionStatus(
+            partition=reference,
+            title=wanted.title if wanted is not None else None,
+            release=_release(self.layout, reference, wanted),
+            state=_state(record, processes, wanted, failed),
+            running=sum(process.is_running for process in processes),
+            processes=len(processes),
+            promises_kept=kept,
+            promises_failed=failed,
+            since=max((p.start if p.is_running else p.stop for p in processes), default=0),
+            error=record.cause if record.failures else "",
+            next_attempt=record.next_attempt if record.failures else 0.0,
+            cpu=usage.cpu / usage.seconds if usage is not None and usage.seconds else None,
+            memory=usage.memory if usage is not None else None,
+        )
 
 
 def _state(
@@ -118,21 +152,29 @@ def short_release(url: str) -> str:
     return path.parent.name if path.name == "software.cfg" and path.parent.name else path.stem
 
 
-def count_promises(folder: Path) -> tuple[int, int]:
+def count_promises(folder: Path, seen: Seen) -> tuple[int, int]:
     """Return how many promises of a partition held the last time, and how many did not."""
     try:
         opened = open_folder(folder, str(FOLDER / "result"))
     except (OSError, UnsafePath):
         return 0, 0
     try:
-        names = [name for name in os.listdir(opened) if name.endswith(RESULT_SUFFIX)]
+        changed = os.fstat(opened).st_mtime_ns  # a result takes the place of the one before
+        if folder.name not in seen or seen[folder.name][0] != changed:
+            failures = [
+                _is_failure(opened, name)
+                for name in os.listdir(opened)
+                if name.endswith(RESULT_SUFFIX)
+            ]
+            seen[folder.name] = changed, (failures.count(False), failures.count(True))
+        return seen[folder.name][1]
     finally:
         os.close(opened)
-    failures = []
-    for name in names:
-        try:
-            content = read_beneath(folder, str(FOLDER / "result" / name), LARGEST_RESULT)
-            failures.append(from_document(json.loads(content or b"")).failed)
-        except (OSError, UnsafePath, ValueError, MalformedDocument):
-            continue  # what cannot be read says nothing
-    return failures.count(False), failures.count(True)
+
+
+def _is_failure(folder: int, name: str) -> bool | None:
+    try:
+        with os.fdopen(open_file(folder, name, os.O_RDONLY), "rb") as stream:
+            return from_document(json.loads(stream.read(LARGEST_RESULT))).failed
+    except (OSError, UnsafePath, ValueError, MalformedDocument):
+        return None  # what cannot be read says nothing

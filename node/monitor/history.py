@@ -7,7 +7,7 @@ machine is the partition ''.
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 
@@ -89,8 +89,8 @@ class DaySum:
         return any((self.cpu, self.memory, self.disk, self.received, self.sent))
 
     def __add__(self, other: "DaySum") -> "DaySum":
-        names = [field.name for field in fields(DaySum)]
-        return DaySum(**{name: getattr(self, name) + getattr(other, name) for name in names})
+        pairs = zip(_amounts(self), _amounts(other), strict=True)
+        return DaySum(**dict(zip(_AMOUNTS, (one + more for one, more in pairs), strict=True)))
 
     @classmethod
     def of(cls, usage: Usage, longest: float) -> "DaySum":
@@ -106,6 +106,10 @@ class DaySum:
             received=usage.received or 0,
             sent=usage.sent or 0,
         )
+
+
+_AMOUNTS = tuple(field.name for field in fields(DaySum))
+_amounts = attrgetter(*_AMOUNTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,13 +222,12 @@ class History:
                 (FIXED, most),
             ).fetchall()
         )
-        names = [field.name for field in fields(DaySum)]
         return [
             Day(
                 date=row[0],
                 partition=row[1],
                 part=row[2],
-                used=DaySum(**dict(zip(names, row[3:], strict=True))),
+                used=DaySum(**dict(zip(_AMOUNTS, row[3:], strict=True))),
             )
             for row in rows or []
         ]
@@ -264,14 +267,13 @@ class History:
 
 
 def _add_days(connection: sqlite3.Connection, days: Mapping[tuple[str, str], DaySum]) -> None:
-    names = [field.name for field in fields(DaySum)]
-    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in names)
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in _AMOUNTS)
     connection.executemany(
-        f"INSERT INTO day (date, partition, part, state, {', '.join(names)}) VALUES (?1, ?2, "
+        f"INSERT INTO day (date, partition, part, state, {', '.join(_AMOUNTS)}) VALUES (?1, ?2, "
         "(SELECT coalesce(max(part + (state > 0)), 0) FROM day WHERE date = ?1 AND partition = ?2),"
         f" 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (date, partition, part) "
         f"DO UPDATE SET {added}",
-        [(*key, *astuple(one)) for key, one in days.items()],
+        [(*key, *_amounts(one)) for key, one in days.items()],
     )
 
 

@@ -56,6 +56,7 @@ class Monitor:
         self._totals: dict[str, DaySum] = {}
         #: The day before which all days were handed over.
         self._handed_over = ""
+        self._names: dict[int, str] = {}
         self._said: dict[str, str] = {}
         self._endpoint: MetricsEndpoint | None = None
 
@@ -157,11 +158,12 @@ class Monitor:
         before: Look | None,
         partitions: Mapping[str, int],
     ) -> None:
-        names = {user: user_name(user) for user in set(partitions.values())}
+        for user in set(partitions.values()) - self._names.keys():
+            self._names[user] = user_name(user)  # each look-up reads all users
         boot = psutil.boot_time()
         loads = process_loads(before, look)
         rows = [
-            (names[sample.user], sample, boot + sample.started, loads[sample.key])
+            (self._names[sample.user], sample, boot + sample.started, loads[sample.key])
             for sample in look.processes
             if sample.threads
         ]
