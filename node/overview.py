@@ -6,6 +6,7 @@ The partitions belong to users whom root does not trust: what is read there is r
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,7 @@ from slapos.node.record import PartitionRecord, ReleaseRecord, read_record
 from slapos.node.supervise.supervisor import Process
 from slapos.protocol.errors import MalformedDocument
 from slapos.protocol.messages import NodeInformation, PartitionInformation
+from slapos.protocol.states import InstanceState
 
 #: States in which something is wrong, the worst first.
 TROUBLE = ("failed", "down", "unhealthy", "waiting")
@@ -33,7 +35,8 @@ LARGEST_RESULT = 100_000
 class PartitionStatus:
     """One partition in use.
 
-    `title` is None when the master could not be asked. `state` is `failed`, `waiting`, `down` (a
+    `title` is None when the master could not be asked, `running` and `processes` when supervisord
+    could not. `state` is `failed`, `waiting`, `down` (a
     service ended) or `unhealthy` (a promise fails); else what is wanted: `started`, `stopped` or
     `destroyed`; `unknown` without the master. `since` is in seconds since 1970: when a process last
     started or ended, 0 for never. `error` is why the last attempt failed, `next_attempt` when it is
@@ -45,8 +48,8 @@ class PartitionStatus:
     title: str | None
     release: str
     state: str
-    running: int
-    processes: int
+    running: int | None
+    processes: int | None
     promises_kept: int
     promises_failed: int
     since: int
@@ -63,30 +66,36 @@ class PartitionStatus:
 
 def partition_statuses(
     layout: Layout,
-    processes: Sequence[Process],
+    processes: Sequence[Process] | None,
     known: NodeInformation | None,
     usages: Mapping[str, Usage] | None = None,
     seen: Seen | None = None,
 ) -> list[PartitionStatus]:
     """Return how the partitions in use do, those with something wrong first.
 
-    `known` is None when the master cannot be asked. With `seen`, kept from one look to the next,
-    what did not change is not read again.
+    `processes` is None when supervisord cannot be asked, `known` when the master cannot. With
+    `seen`, kept from one look to the next, what did not change is not read again.
     """
     wanted = {one.reference: one for one in known.partitions} if known is not None else {}
     used = {reference for reference, one in wanted.items() if not one.is_free}
     groups: dict[str, list[Process]] = {}
-    for process in processes:
+    for process in processes or ():
         groups.setdefault(process.group, []).append(process)
-    here = {path.stem for path in (layout.state / "instance").glob("*.json")}
-    here |= groups.keys()  # of the node's own groups, too
+    here = set(groups)  # of the node's own groups, too
+    with suppress(OSError):
+        here |= {name.removesuffix(".json") for name in os.listdir(layout.state / "instance")}
     used |= {name for name in here if os.path.lexists(layout.partition(name))}
     if known is None:
         names = sorted(used)
     else:  # in the master's order, which is the numbers'
         names = [name for name in wanted if name in used] + sorted(used - set(wanted))
     reader = _Reader(layout, usages or {}, seen if seen is not None else {})
-    statuses = [reader.status(name, groups.get(name, []), wanted.get(name)) for name in names]
+    statuses = [
+        reader.status(
+            name, groups.get(name, []) if processes is not None else None, wanted.get(name)
+        )
+        for name in names
+    ]
     severity = {state: place for place, state in enumerate(TROUBLE)}
     return sorted(statuses, key=lambda one: severity.get(one.state, len(TROUBLE)))
 
@@ -98,7 +107,10 @@ class _Reader:
     seen: Seen
 
     def status(
-        self, reference: str, processes: Sequence[Process], wanted: PartitionInformation | None
+        self,
+        reference: str,
+        processes: Sequence[Process] | None,
+        wanted: PartitionInformation | None,
     ) -> PartitionStatus:
         record = read_record(PartitionRecord, self.layout.partition_record(reference))
         kept, failed = count_promises(self.layout.partition(reference), self.seen)
@@ -108,11 +120,11 @@ class _Reader:
             title=wanted.title if wanted is not None else None,
             release=_release(self.layout, reference, wanted),
             state=_state(record, processes, wanted, failed),
-            running=sum(process.is_running for process in processes),
-            processes=len(processes),
+            running=sum(p.is_running for p in processes) if processes is not None else None,
+            processes=len(processes) if processes is not None else None,
             promises_kept=kept,
             promises_failed=failed,
-            since=max((p.start if p.is_running else p.stop for p in processes), default=0),
+            since=max((p.start if p.is_running else p.stop for p in processes or ()), default=0),
             error=record.cause if record.failures else "",
             next_attempt=record.next_attempt if record.failures else 0.0,
             cpu=usage.cpu / usage.seconds if usage is not None and usage.seconds else None,
@@ -122,17 +134,25 @@ class _Reader:
 
 def _state(
     record: PartitionRecord,
-    processes: Sequence[Process],
+    processes: Sequence[Process] | None,
     wanted: PartitionInformation | None,
     failed_promises: int,
 ) -> str:
     if record.failures:
         return "waiting" if record.is_waiting else "failed"
+    if processes is None:
+        return "unknown"
     if any(process.is_down for process in processes):
         return "down"
+    if not processes and not record.applied and _is_to_run(wanted):
+        return "waiting"  # for its release, or its first turn
     if failed_promises and any(process.is_running for process in processes):
         return "unhealthy"
     return str(wanted.state) if wanted is not None else "unknown"
+
+
+def _is_to_run(wanted: PartitionInformation | None) -> bool:
+    return wanted is not None and wanted.state is InstanceState.STARTED
 
 
 def _release(layout: Layout, reference: str, wanted: PartitionInformation | None) -> str:

@@ -1,32 +1,42 @@
 """Show how the instances on this node do, or their processes.
 
-Without names, a line for each partition in use: its instance, its state (failed, waiting, down: a
-service ended, unhealthy: a promise fails; else what is wanted), processes that run of all, promises
-that hold and that fail, when a process last started or ended, and why the last attempt failed.
-With names, or --processes, a line for each process.
+First how the node itself does, then a line for each partition in use, what is wrong first: its
+instance, its state (failed, waiting, down: a service ended, unhealthy: a promise fails; else what
+is wanted), processes that run of all, promises that hold and that fail, what it used in the last
+minute, when a process last started or ended, and why the last attempt failed. With names, or
+--processes, a line for each process. Nothing is changed.
 
 examples:
   slapos node status
-  slapos node status --watch
+  slapos node status --watch --failing
   slapos node status --processes
   slapos node status slappart0:*
 
-exit status: 0 all that should run does, 3 something does not, 1 supervisord does not run
+exit status: 0 all that should run does, 3 something does not, 1 supervisord cannot be asked
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from fnmatch import fnmatch
+from typing import Any
 
 from slapos.command.node_options import add_configuration, node_settings
 from slapos.command.screen import Screen, size_of
+from slapos.command.status_table import (
+    count_line,
+    partition_document,
+    partition_lines,
+    plain,
+    process_document,
+    process_lines,
+    shown,
+)
 from slapos.node.assembly import make_doors
+from slapos.node.condition import NodeCondition, read_condition
 from slapos.node.doors import Doors
-from slapos.node.overview import PartitionStatus, partition_statuses, short_release
+from slapos.node.overview import PartitionStatus, Seen, partition_statuses
 from slapos.node.supervise.supervisor import Process
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
 from slapos.protocol.messages import NodeInformation
@@ -45,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_configuration(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--processes", action="store_true", help="each process")
+    parser.add_argument("--failing", action="store_true", help="just what is wrong")
     parser.add_argument("--watch", action="store_true", help="again every second, until Ctrl-C")
     parser.add_argument("names", nargs="*", metavar="NAME", help="just GROUP:PROCESS or GROUP:*")
 
@@ -56,52 +67,46 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidConfiguration("--json shows what there is now: leave out --watch")
     patience = min(settings.request_timeout, PATIENCE)
     doors = make_doors(replace(settings, request_timeout=patience))
-    if not settings.forbid_supervisord_automatic_launch:
-        doors.supervisor.ensure_running()
     if arguments.watch:
         return _watch(doors, arguments)
-    processes = _asked(doors, arguments)
     if arguments.processes or arguments.names:
-        if arguments.json:
-            print(json.dumps([_document(process) for process in processes], indent=2))
-        else:
-            print("\n".join(_process_lines(processes, arguments.names)))
-        if arguments.names and not processes:
-            return 1
+        return _show_processes(doors, arguments)
+    look = Look(doors, failing=arguments.failing)
+    look.take()
+    if arguments.json:
+        print(json.dumps(look.document(), indent=2))
     else:
-        known, trouble = ask_master(doors)
-        statuses = partition_statuses(settings.layout, processes, known)
-        if trouble:
-            print(f"without the master: {trouble}", file=sys.stderr)
-        if arguments.json:
-            print(json.dumps([_partition_document(status) for status in statuses], indent=2))
-        else:
-            print("\n".join([*waiting_lines(doors), *partition_lines(statuses)]))
+        print("\n".join(look.lines()))
+    if look.processes is None:
+        return 1
+    return 0 if all(_is_well(process) for process in look.processes) else NOT_ALL_RUNNING
+
+
+def _show_processes(doors: Doors, arguments: argparse.Namespace) -> int:
+    processes = _asked(doors, arguments.names)
+    if arguments.json:
+        print(json.dumps([process_document(process) for process in processes], indent=2))
+    else:
+        print("\n".join(process_lines(processes, arguments.names)))
+    if arguments.names and not processes:
+        return 1
     return 0 if all(_is_well(process) for process in processes) else NOT_ALL_RUNNING
 
 
 def _watch(doors: Doors, arguments: argparse.Namespace) -> int:
     screen = Screen(sys.stdout, lambda: size_of(sys.stdout)) if sys.stdout.isatty() else None
-    look, known, trouble = 0, None, ""
+    look = Look(doors, failing=arguments.failing)
     try:
         while True:
-            if look % LOOKS == 0 and not (arguments.processes or arguments.names):
-                known, trouble = ask_master(doors)
-            look += 1
             lines = [doors.clock.now().isoformat(timespec="seconds")]
-            if trouble:
-                lines.append(f"without the master: {trouble}")
-            try:
-                processes = _asked(doors, arguments)
-            except SlapOSError as error:
-                lines.append(str(error))
+            if arguments.processes or arguments.names:
+                try:
+                    lines += process_lines(_asked(doors, arguments.names), arguments.names)
+                except SlapOSError as error:
+                    lines.append(str(error))
             else:
-                if arguments.processes or arguments.names:
-                    lines += _process_lines(processes, arguments.names)
-                else:
-                    layout = doors.settings.layout
-                    lines += waiting_lines(doors)
-                    lines += partition_lines(partition_statuses(layout, processes, known))
+                look.take()
+                lines += look.lines()
             if screen is not None:
                 screen.draw(lines)
             else:
@@ -111,51 +116,82 @@ def _watch(doors: Doors, arguments: argparse.Namespace) -> int:
         return 0
 
 
-def ask_master(doors: Doors) -> tuple[NodeInformation | None, str]:
-    """Return what the master wants of this node, or why that is not known."""
-    try:
-        return doors.client.node_information(doors.settings.computer_id), ""
-    except SlapOSError as error:
-        return None, _plain(str(error))
+class Look:
+    """What there is to see of the node and its partitions, and what could not be seen."""
 
+    def __init__(self, doors: Doors, *, failing: bool) -> None:
+        self.processes: list[Process] | None = None
+        self._doors = doors
+        self._failing = failing
+        self._looks = 0
+        self._known: NodeInformation | None = None
+        self._master_trouble = ""
+        self._trouble: list[str] = []
+        self._seen: Seen = {}
+        self._statuses: list[PartitionStatus] = []
+        self._condition = NodeCondition()
 
-def waiting_lines(doors: Doors) -> list[str]:
-    """Return a line on the reports that the master has not got yet, if there are any."""
-    try:
-        waiting = doors.reports.waiting()
-    except SlapOSError as error:  # 'node doctor' says more
-        return [str(error)]
-    if waiting.since is None:
-        return []
-    since = waiting.since.isoformat(timespec="seconds")
-    return [f"{waiting.count} reports wait for the master since {since}"]
-
-
-def partition_lines(statuses: Sequence[PartitionStatus]) -> list[str]:
-    """Return the table of partitions."""
-    if not statuses:
-        return ["no partition is in use; 'slapos node status --processes' shows all processes"]
-    header = ("PARTITION", "INSTANCE", "RELEASE", "STATE", "PROCESSES", "PROMISES", "SINCE")
-    rows = [(*header, "LAST ERROR")]
-    for one in statuses:
-        failed = f", {one.promises_failed} failed" if one.promises_failed else ""
-        rows.append(
-            (
-                one.partition,
-                "?" if one.title is None else _plain(one.title),
-                _plain(short_release(one.release)) or "-",
-                one.state,
-                f"{one.running}/{one.processes}",
-                f"{one.promises_kept} ok{failed}",
-                _shown(one.since) or "never",
-                _plain(one.error),
-            )
+    def take(self) -> None:
+        """Look."""
+        if self._looks % LOOKS == 0:
+            self._seen.clear()  # two changes within a tick of the clock look like one
+            self._ask_master()
+        self._looks += 1
+        self._trouble = [self._master_trouble] if self._master_trouble else []
+        try:
+            self.processes = self._doors.supervisor.processes()
+        except SlapOSError as error:
+            self.processes = None
+            self._trouble.append(str(error))
+        self._condition, trouble = read_condition(self._doors)
+        self._trouble += trouble
+        self._statuses = partition_statuses(
+            self._doors.settings.layout,
+            self.processes,
+            self._known,
+            self._condition.usages,
+            self._seen,
         )
-    return _table(rows)
+
+    def _ask_master(self) -> None:
+        node = self._doors.settings.computer_id
+        try:
+            self._known, self._master_trouble = self._doors.client.node_information(node), ""
+        except SlapOSError as error:
+            self._known, self._master_trouble = None, f"without the master: {plain(str(error))}"
+
+    @property
+    def _shown(self) -> list[PartitionStatus]:
+        return [one for one in self._statuses if not (self._failing and one.is_well)]
+
+    def lines(self) -> list[str]:
+        """Return it for people."""
+        node = self._condition
+        agent = f"runs, process {node.agent}" if node.agent else "does not run"
+        lines = [f"agent: {agent}", *self._trouble]
+        if node.reports_waiting:
+            since = shown(node.reports_since)
+            lines.append(f"{node.reports_waiting} reports wait for the master since {since}")
+        if not self._statuses:
+            said = "no partition is in use; 'slapos node status --processes' shows all processes"
+            return [*lines, said]
+        lines.append(count_line(self._statuses))
+        if self._shown:
+            lines += partition_lines(self._shown, self._doors.now())
+        return lines
+
+    def document(self) -> dict[str, Any]:
+        """Return it for programs."""
+        condition = asdict(self._condition)
+        del condition["usages"]
+        times = {name: shown(condition[name]) for name in ("reports_since", "measured_at")}
+        return {
+            "node": {**condition, **times, "trouble": self._trouble},
+            "partitions": [partition_document(one) for one in self._shown],
+        }
 
 
-def _asked(doors: Doors, arguments: argparse.Namespace) -> list[Process]:
-    names = arguments.names
+def _asked(doors: Doors, names: list[str]) -> list[Process]:
     return [one for one in doors.supervisor.processes() if _is_asked(one, names)]
 
 
@@ -167,44 +203,3 @@ def _is_asked(process: Process, names: list[str]) -> bool:
 def _is_well(process: Process) -> bool:
     """Return whether it runs, or was run once and came to a good end."""
     return process.is_running or (not process.is_down and process.state == "EXITED")
-
-
-def _document(process: Process) -> dict[str, object]:
-    return {**asdict(process), "since": _since(process)}
-
-
-def _partition_document(status: PartitionStatus) -> dict[str, object]:
-    return {**asdict(status), "since": _shown(status.since)}
-
-
-def _since(process: Process) -> str | None:
-    return _shown(process.start if process.is_running else process.stop)
-
-
-def _shown(moment: int) -> str | None:
-    return datetime.fromtimestamp(moment, UTC).isoformat() if moment else None
-
-
-def _plain(text: str) -> str:
-    """Return one line without anything that moves the cursor: customers choose titles."""
-    line = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "?" for letter in line)
-
-
-def _process_lines(processes: list[Process], names: list[str]) -> list[str]:
-    if not processes:
-        return ["there are no processes" if not names else "there is no such process"]
-    rows = [("PROCESS", "STATE", "SINCE", "PID")]
-    for process in processes:
-        pid = str(process.pid) if process.pid else "-"
-        since = _since(process) or "never"
-        rows.append((f"{process.group}:{process.name}", process.state, since, pid))
-    return _table(rows)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -1,6 +1,7 @@
 """How partitions do, from what is on disk, what runs and what the master wants."""
 
 import json
+import os
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from slapos.node.layout import Layout, release_digest
+from slapos.node.monitor.usage import Usage
 from slapos.node.overview import (
     PartitionStatus,
+    Seen,
     count_promises,
     partition_statuses,
     short_release,
@@ -81,6 +84,49 @@ def test_a_started_instance_is_shown_and_a_free_partition_is_not(layout: Layout)
     ]
 
 
+def test_what_it_used_is_of_the_last_sample(layout: Layout) -> None:
+    usages = {"slappart0": Usage(seconds=60, cpu=15, memory=1000)}
+    [status] = partition_statuses(layout, [process()], wanting(), usages)
+    assert (status.cpu, status.memory) == (0.25, 1000)
+    # The first sample has a memory, and nothing to compare with.
+    usages = {"slappart0": Usage(seconds=0, memory=1000)}
+    [status] = partition_statuses(layout, [process()], wanting(), usages)
+    assert (status.cpu, status.memory) == (None, 1000)
+
+
+def test_what_is_wrong_comes_first(layout: Layout) -> None:
+    write_record(layout.partition_record("slappart1"), PartitionRecord().failed(0, "no part"))
+    first, second = partition_statuses(layout, [process()], wanting())
+    assert (first.partition, first.is_well, first.next_attempt) == ("slappart1", False, 10)
+    assert (second.partition, second.is_well, second.next_attempt) == ("slappart0", True, 0)
+
+
+def test_one_that_was_never_instantiated_waits(layout: Layout) -> None:
+    [status] = partition_statuses(layout, [], wanting())
+    assert status.state == "waiting"
+    write_record(layout.partition_record("slappart0"), PartitionRecord(applied="1"))
+    [status] = partition_statuses(layout, [], wanting())
+    assert status.state == "started"
+
+
+def test_without_supervisord_what_is_on_disk_is_shown(layout: Layout) -> None:
+    [status] = partition_statuses(layout, None, wanting())
+    assert (status.running, status.processes, status.state) == (None, None, "unknown")
+
+
+def test_promises_are_not_read_again_until_they_change(layout: Layout) -> None:
+    folder = layout.partition("slappart0")
+    keep_promise(layout, "good", failed=False)
+    seen: Seen = {}
+    assert count_promises(folder, seen) == (1, 0)
+    [(changed, _)] = seen.values()
+    seen["slappart0"] = (changed, (7, 7))
+    assert count_promises(folder, seen) == (7, 7)
+    keep_promise(layout, "bad", failed=True)
+    os.utime(folder / ".slapgrid/promise/result", ns=(0, changed + 1))
+    assert count_promises(folder, seen) == (1, 1)
+
+
 def test_the_state_tells_the_worst(layout: Layout) -> None:
     def state(*processes: Process) -> str:
         return partition_statuses(layout, processes, wanting())[0].state
@@ -122,13 +168,13 @@ def test_a_release_is_told_by_its_folder(url: str, short: str) -> None:
 
 def test_damaged_results_and_links_are_not_counted(layout: Layout, tmp_path: Path) -> None:
     folder = layout.partition("slappart0")
-    assert count_promises(folder) == (0, 0)
+    assert count_promises(folder, {}) == (0, 0)
     keep_promise(layout, "good", failed=False)
     keep_promise(layout, "bad", failed=True)
     result = folder / ".slapgrid/promise/result"
     (result / "broken.status.json").write_text("{")
     (result / "linked.status.json").symlink_to(result / "bad.status.json")
-    assert count_promises(folder) == (1, 1)
+    assert count_promises(folder, {}) == (1, 1)
     result.rename(tmp_path / "elsewhere")
     result.symlink_to(tmp_path / "elsewhere")
-    assert count_promises(folder) == (0, 0)
+    assert count_promises(folder, {}) == (0, 0)

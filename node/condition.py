@@ -1,0 +1,75 @@
+"""How the node itself does: its agent, what it measured, and what the master does not know yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slapos.node.doors import Doors
+from slapos.node.monitor.database import StoreFailed
+from slapos.node.monitor.history import History
+from slapos.node.monitor.usage import Usage
+from slapos.node.report.journal import JournalFailed
+
+#: Seconds after which a sample says nothing of now.
+STALE = 600.0
+_LOCKS = Path("/proc/locks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCondition:
+    """How it does. Times are in seconds since 1970.
+
+    `agent` is the process of the agent, None when it does not run, or that cannot be seen. `usages`
+    is the last sample, which was `measured_at`; None when there is none of late.
+    """
+
+    agent: int | None = None
+    reports_waiting: int | None = None
+    reports_since: float | None = None
+    measured_at: float | None = None
+    usages: Mapping[str, Usage] = field(default_factory=dict)
+
+
+def read_condition(doors: Doors) -> tuple[NodeCondition, list[str]]:
+    """Return how the node does, and what of it could not be seen."""
+    layout = doors.settings.layout
+    trouble: list[str] = []
+    measured_at: int = 0
+    usages: Mapping[str, Usage] = {}
+    waiting, since = None, None
+    try:
+        measured_at, usages = History(layout.measurements).last_usages()
+    except (StoreFailed, OSError) as error:
+        trouble.append(f"what is used is not known: {error}")
+    if not abs(doors.now() - measured_at) < STALE:
+        measured_at, usages = 0, {}
+    try:
+        reports = doors.reports.waiting()
+        waiting = reports.count
+        since = reports.since.timestamp() if reports.since is not None else None
+    except (JournalFailed, OSError) as error:
+        trouble.append(str(error))
+    condition = NodeCondition(
+        agent=lock_holder(layout.default_pidfile("agent")),
+        reports_waiting=waiting,
+        reports_since=since,
+        measured_at=measured_at or None,
+        usages=usages,
+    )
+    return condition, trouble
+
+
+def lock_holder(path: Path, locks: Path = _LOCKS) -> int | None:
+    """Return the process that holds a lock file, None when nobody does or it cannot be seen.
+
+    The lock is not tried: whoever wants to take it at the same moment would find it taken.
+    """
+    try:
+        pid, inode = path.read_text().strip(), str(path.stat().st_ino)
+        held = [line.split() for line in locks.read_text().splitlines()]
+    except OSError:
+        return None
+    for words in held:
+        if words[1] == "FLOCK" and words[4] == pid and words[5].rpartition(":")[2] == inode:
+            return int(pid)
+    return None
