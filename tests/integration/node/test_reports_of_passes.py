@@ -83,8 +83,7 @@ def test_without_a_master_only_the_latest_state_waits(modern: World) -> None:
         answer = modern.run("instance")
         assert answer.returncode == 1
         assert "kept here and sent later" in answer.stdout
-    first = modern.run("status").stdout.splitlines()[0]
-    assert first.startswith("1 reports wait for the master since 20")
+    assert "\n1 reports wait for the master since 20" in modern.run("status").stdout
     modern.master.link = lambda: Link.WHOLE
     assert modern.run("instance").returncode == 0
     [report] = modern.master.counted("instance")
