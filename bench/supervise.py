@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import psutil
 
@@ -130,9 +129,13 @@ def busy(process: psutil.Process) -> float:
 def new_node() -> Iterator[Node]:
     root = Path(tempfile.mkdtemp(prefix="bench-"))
     root.chmod(0o755)
+    node = Node(root)
     try:
-        yield Node(root)
+        yield node
     finally:
+        if node.layout.supervisor_pid_file.exists():
+            node.supervisord.terminate()  # and with it all services
+            wait_until(lambda: not node.layout.supervisor_pid_file.exists())
         shutil.rmtree(root)
 
 
@@ -227,11 +230,14 @@ def boot_stock(node: Node) -> tuple[float, float, float]:
             env=ENVIRONMENT,
         )
         wait_until(supervisor.is_running)
-        cast(Any, supervisor._server).supervisor.startAllProcesses(False)
+        supervisor.start_ended()
         node.wait_until_running(supervisor)
 
     taken = timed(start)
     found = taken, megabytes(node.supervisord), busy(node.supervisord)
+    for child in node.supervisord.children():
+        child.kill()  # it would stop one group after the other, up to one a second
+    wait_until(lambda: not any(p.is_running for p in supervisor.processes()))
     node.end(supervisor)
     own.write_text(ours)
     return found

@@ -110,6 +110,23 @@ class SlaposInterface:
                     failed.append([process.config.name, process.spawnerr or error.text])
         return failed
 
+    def stayStopped(self, name: str) -> list[str]:  # noqa: N802
+        """Have processes that ended on their own count as stopped, so that nobody starts them.
+
+        supervisor.stopProcess does that for those that run. Returns `group:process` of each.
+
+        @param string name  `group:process`, `group:*` or `all`
+        @return array       Names of processes
+        """
+        ended = []
+        for group, process in self._standard._getAllProcesses(lexical=True):
+            full = f"{group.config.name}:{process.config.name}"
+            is_meant = name in ("all", full, f"{group.config.name}:*")
+            if is_meant and process.get_state() in (ProcessStates.EXITED, ProcessStates.FATAL):
+                process.change_state(ProcessStates.STOPPED)
+                ended.append(full)
+        return ended
+
     def groupProcesses(self, name: str) -> list[dict[str, Any]]:  # noqa: N802
         """Return what supervisor.getAllProcessInfo returns, for one group.
 

@@ -220,6 +220,16 @@ class Supervisor:
             except xmlrpc.client.Fault as fault:
                 _warn(group, name, fault)
 
+    def stay_stopped(self, name: str) -> list[str]:
+        """Have nobody start what ended on its own; `name` is `group:process`, `group:*` or `all`.
+
+        Returns the names of those processes. Raises SupervisorFailed.
+        """
+        with _understood():
+            if self._is_outdated():
+                return []
+            return cast(list[str], self._server.slapos.stayStopped(name))
+
     # Groups: the programs of a partition.
 
     def run_partition(self, reference: str, directory: Path, account: Account) -> None:

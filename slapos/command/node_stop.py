@@ -6,8 +6,9 @@ What was stopped stays so until it is started again, or its instance changes.
 
 import argparse
 
-from slapos.command.node_options import add_configuration
+from slapos.command.node_options import add_configuration, node_settings
 from slapos.command.node_supervisorctl import control
+from slapos.node.assembly import make_doors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,4 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Stop them."""
-    return control(arguments, ["stop", *arguments.names])
+    status = control(arguments, ["stop", *arguments.names])
+    supervisor = make_doors(node_settings(arguments)).supervisor
+    for name in arguments.names:
+        for process in supervisor.stay_stopped(name):
+            print(f"{process}: it had ended, and is not started again")
+    return status
