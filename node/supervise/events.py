@@ -10,7 +10,7 @@ import select
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +38,8 @@ class ProcessEvent:
 
     def to_line(self) -> bytes:
         """Return it as it is sent."""
-        return json.dumps(asdict(self), separators=(",", ":")).encode() + b"\n"
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
 
 
 def read_events(datagram: bytes) -> list[ProcessEvent]:

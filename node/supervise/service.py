@@ -6,6 +6,7 @@ prints something. What it prints is appended to a log that is opened for each ti
 
 import errno
 import os
+import pwd
 import resource
 import select
 from contextlib import suppress
@@ -205,8 +206,24 @@ class Service(Subprocess):  # type: ignore[misc]
         except (CgroupFailed, OSError) as error:
             # It runs all the same: a service that is down is worse. This goes to its log.
             options.write(2, f"its limits could not be set: {error}\n")
-        failed: str | None = super().set_uid()
-        return failed
+        return None if self.config.uid is None else _become(self.config.uid)
+
+
+def _become(uid: int) -> str | None:
+    """Become a user for good, with all its groups; return what failed.
+
+    supervisor's own way reads every group of the machine into Python, for each start.
+    """
+    if os.getuid() == uid:
+        return None
+    try:
+        account = pwd.getpwuid(uid)
+        os.initgroups(account.pw_name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(uid)
+    except (KeyError, OSError) as error:
+        return str(error)
+    return None
 
 
 class ServiceConfig(ProcessConfig):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 import http.client
 import logging
 import xmlrpc.client
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -193,32 +193,27 @@ class Supervisor:
             for process in self.processes()
             if process.is_down and (groups is None or process.group in groups)
         ]
-        with _understood():
-            self._start_all(ended)
+        self.start((process.group, process.name) for process in ended)
         return ended
 
-    def _start_all(self, processes: Sequence[Process]) -> None:
-        for first in range(0, len(processes), BATCH):
-            batch = processes[first : first + BATCH]
-            calls = [
-                {"methodName": "supervisor.startProcess", "params": [f"{p.group}:{p.name}", False]}
-                for p in batch
-            ]
-            results = cast(list[Any], self._server.system.multicall(calls))
-            for process, result in zip(batch, results, strict=True):
-                if isinstance(result, dict):
-                    _warn(process.group, process.name, xmlrpc.client.Fault(**result))
-
-    def start(self, group: str, name: str) -> None:
-        """Start a process unless it runs; one that cannot be started is warned of.
+    def start(self, names: Iterable[tuple[str, str]]) -> None:
+        """Start processes (group, name) unless they run; what cannot be started is warned of.
 
         Raises SupervisorFailed.
         """
-        with _understood():
-            try:
-                self._server.supervisor.startProcess(f"{group}:{name}", False)
-            except xmlrpc.client.Fault as fault:
-                _warn(group, name, fault)
+        waiting = list(names)
+        while batch := waiting[:BATCH]:
+            del waiting[:BATCH]
+            calls = [
+                {"methodName": "supervisor.startProcess", "params": [f"{group}:{name}", False]}
+                for group, name in batch
+            ]
+            with _understood():
+                results = cast(list[Any], self._server.system.multicall(calls))
+            for (group, name), result in zip(batch, results, strict=True):
+                # It stays down: that is for the promises to find, and must not stop the others.
+                if isinstance(result, dict) and result["faultCode"] != Faults.ALREADY_STARTED:
+                    _warn(group, name, result["faultString"])
 
     def stay_stopped(self, name: str) -> list[str]:
         """Have nobody start what ended on its own; `name` is `group:process`, `group:*` or `all`.
@@ -260,10 +255,10 @@ class Supervisor:
 
     def _start_group(self, group: str) -> None:
         if self._is_outdated():
-            self._start_all([p for p in self.group_processes(group) if not p.is_running])
+            self.start((group, p.name) for p in self.group_processes(group) if not p.is_running)
             return
         for name, reason in cast(list[tuple[str, str]], self._server.slapos.startGroup(group)):
-            logger.warning("%s:%s does not start: %s", group, name, reason)
+            _warn(group, name, reason)
 
     def stop_partition(self, reference: str) -> None:
         """Have no program of a partition running, now and after a reboot."""
@@ -349,10 +344,8 @@ def _processes(answer: Any) -> list[Process]:
     ]
 
 
-def _warn(group: str, name: str, fault: xmlrpc.client.Fault) -> None:
-    """Say that a process stays down: for the promises to find, and it must not stop the others."""
-    if fault.faultCode != Faults.ALREADY_STARTED:
-        logger.warning("%s:%s does not start: %s", group, name, fault.faultString)
+def _warn(group: str, name: str, reason: str) -> None:
+    logger.warning("%s:%s does not start: %s", group, name, reason)
 
 
 @cache

@@ -109,7 +109,7 @@ def test_a_service_has_its_new_environment_from_its_next_start(partitions: Parti
     assert "NEW" not in environment_of(pid)
     os.kill(pid, signal.SIGKILL)
     until(lambda: not partitions.process(WEB).is_running)
-    partitions.supervisor.start("slappart0", WEB)
+    partitions.supervisor.start([("slappart0", WEB)])
     until(lambda: "NEW" in environment_of(partitions.process(WEB).pid))
 
 
@@ -232,7 +232,7 @@ def test_what_cannot_start_is_told_and_stops_no_other(
     broken.unlink()
     partitions.supervisor.start_ended()
     assert partitions.process(WEB).is_running
-    partitions.supervisor.start("slappart0", "broken-on-watch")
+    partitions.supervisor.start([("slappart0", "broken-on-watch")])
     partitions.supervisor._start_group("slappart0")
     assert caplog.text.count("slappart0:broken-on-watch does not start") == 3
 
