@@ -70,8 +70,8 @@ class Services:
 
     def _start_due(self, now: float) -> None:
         started = self._restarts.due(now)
+        self._doors.supervisor.start(started)
         for group, name in started:
-            self._doors.supervisor.start(group, name)
             self._doors.metrics.count(RESTARTS)
             if len(started) <= SHOWN:
                 times = self._restarts.attempts(group, name)
