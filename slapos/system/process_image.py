@@ -30,11 +30,6 @@ class ProcessImage:
         self._arguments = _Piece(start, end, "cmdline")
         self._environment = _Piece(environment_start, environment_end, "environ")
 
-    @property
-    def room(self) -> tuple[int, int]:
-        """How many bytes `show` can take of arguments, and of an environment."""
-        return self._arguments.size, self._environment.size
-
     def show(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Show these. Nobody may still use the environment that this process was started with.
 

@@ -85,7 +85,7 @@ class WarmRunner:
         self._process: _WarmProcess | None = None
         self._cold_runs = 0
         # Why the last one could not be started, and when another one may be.
-        self._failure: WarmProcessGone | None = None
+        self._failure = ""
         self._next_start = 0.0
 
     def run(
@@ -163,16 +163,11 @@ class WarmRunner:
         )
         if not self._fits(request) or not self._is_worth_it(program):
             return None
-        for is_last in (False, True):
+        for _ in range(2):  # the second time with another warm process
             try:
                 return _Forked(self._warm_process(), request, self._clock)
             except WarmProcessGone as error:
-                logger.log(
-                    logging.WARNING if is_last else logging.DEBUG,
-                    "%s is run cold: %s",
-                    argv[0],
-                    error,
-                )
+                logger.debug("%s could not be forked: %s", argv[0], error)
         return None
 
     def _fits(self, request: WarmRequest) -> bool:
@@ -204,14 +199,15 @@ class WarmRunner:
 
     def _start(self) -> "_WarmProcess":
         now = self._clock.monotonic()
-        if self._failure is not None and now < self._next_start:
-            raise self._failure
+        if self._failure and now < self._next_start:
+            raise WarmProcessGone(self._failure)
         try:
             process = _WarmProcess(self._python, self._modules, self._environment)
         except WarmProcessGone as error:
-            self._failure, self._next_start = error, now + RETRY_TIME
+            self._failure, self._next_start = str(error), now + RETRY_TIME
+            logger.warning("everything is run cold for the next %g s: %s", RETRY_TIME, error)
             raise
-        self._failure = None
+        self._failure = ""
         return process
 
 
@@ -273,7 +269,7 @@ class _WarmProcess:
         """Have it fork. Raises WarmProcessGone."""
         try:
             socket.send_fds(self._channel, [RUN], list(descriptors))
-        except OSError as error:
+        except (ConnectionError, TimeoutError) as error:
             self.give_up()
             raise WarmProcessGone(f"the warm process does not listen: {error}") from error
 
@@ -294,13 +290,19 @@ class _Forked:
         self._clock = clock
         self._status: int | None = None
         self._is_gone = False
-        reading, writing = os.pipe()
-        self.output: IO[bytes] = os.fdopen(reading, "rb")
-        self._control, theirs = _socket_pair()
         try:
-            with theirs:
-                self._control.send(request.to_message())
-                process.ask((theirs.fileno(), writing))
+            self._control, theirs = _socket_pair()
+            reading, writing = os.pipe()
+        except OSError as error:
+            raise CommandFailed(f"{request.argv[0]} could not be started: {error}") from error
+        self.output: IO[bytes] = os.fdopen(reading, "rb")
+        try:
+            with theirs, os.fdopen(writing, "wb"):
+                try:
+                    self._control.send(request.to_message())
+                    process.ask((theirs.fileno(), writing))
+                except OSError as error:
+                    raise WarmProcessGone(f"nothing can be sent to it: {error}") from error
             answer = self._first_answer(process)
             if "refused" in answer:
                 raise CommandFailed(answer["refused"])
@@ -310,8 +312,6 @@ class _Forked:
             self._control.close()
             self.output.close()
             raise
-        finally:
-            os.close(writing)
         self._pid: int = answer["started"]
         self._born = _born(self._pid)
 
