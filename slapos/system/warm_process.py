@@ -57,20 +57,22 @@ class WarmProcess:
         self._told: set[int] = set()
         #: Forks that nobody waits for any more.
         self._dying: set[int] = set()
+        self._is_ending = False
         self._woken, self._waking = socket.socketpair()
         self._waking.setblocking(False)
         self._woken.setblocking(False)
 
     def serve(self) -> None:
-        """Serve until the runner closes its end."""
+        """Serve until the runner closes its end, or until all forks have ended after a SIGTERM."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._end_soon)
         signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
         poll.register(self._woken, select.POLLIN)
         pids: dict[int, int] = {}
         try:
-            while True:
+            while not self._is_ending or self._running.keys() - self._told:
                 for descriptor, _ in poll.poll():
                     if descriptor == self._channel.fileno():
                         if (pid := self._take_request()) is None:
@@ -91,12 +93,16 @@ class WarmProcess:
                 self._forget(pid)
             signal.set_wakeup_fd(-1)
 
+    def _end_soon(self, *_: object) -> None:
+        """Leave time to forks, which who ends everything has told to end, too."""
+        self._is_ending = True
+
     def _take_request(self) -> int | None:
         """Fork for a request; return the process id, 0 for none, or None when there are no more."""
         message, descriptors, _, _ = socket.recv_fds(self._channel, 16, 2)
         if not message:
             return None
-        if len(descriptors) != 2:  # there is no room for more
+        if self._is_ending or len(descriptors) != 2:  # fewer when there is no room for more
             for descriptor in descriptors:
                 os.close(descriptor)
             return 0
@@ -153,7 +159,8 @@ def _be_forked(control: socket.socket, output: int, parent: int, image: ProcessI
     """Become the program that is asked for, and end as it ends. Nothing may get out of here."""
     status = EXIT_FAILED
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         os.setsid()
         failure = "nothing could be started"
         try:

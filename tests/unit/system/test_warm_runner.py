@@ -213,6 +213,22 @@ def test_a_warm_process_ends_with_the_one_that_started_it_and_so_do_its_forks(
     until(lambda: not is_alive(fork))
 
 
+def test_a_warm_process_that_is_to_end_leaves_time_to_its_forks(
+    runner: WarmRunner, tmp_path: Path
+) -> None:
+    body = "print(os.getpid(), os.getppid(), flush=True)\n"
+    body += "while not Path('go').exists(): time.sleep(0.01)\nreturn 7"
+    background = Background(runner, program(tmp_path, body), check=False)
+    _, parent = background.ids()
+    os.kill(parent, signal.SIGTERM)
+    assert run(runner, program(tmp_path, PARENT)).output != str(parent)
+    (tmp_path / "go").touch()
+    background.join()
+    assert background.result is not None
+    assert background.result.status == 7
+    until(lambda: not is_alive(parent))
+
+
 def test_forks_that_ended_are_not_left_over(runner: WarmRunner, tmp_path: Path) -> None:
     path = program(tmp_path, "print(os.getpid(), os.getppid())")
     pids = [run(runner, path).output.split()[0] for _ in range(3)]
