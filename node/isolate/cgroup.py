@@ -29,6 +29,8 @@ SUBTREE = "cgroup.subtree_control"
 PERIOD = 100_000
 #: What the kernel calls no limit.
 V1_NONE, V2_NONE = "-1", "max"
+#: Bytes that stand for no limit where one is read.
+V1_ENDLESS = 2**62
 
 
 class CgroupFailed(SlapOSError):
@@ -71,7 +73,7 @@ class Group:
 
         Raises CgroupFailed.
         """
-        if self.folder.is_dir():
+        if self.folder.is_dir() and not self._is_bare():
             return False
         try:
             node, top = self.folder.parents[:2]
@@ -89,6 +91,17 @@ class Group:
             )
         self.limit()
         return True
+
+    def _is_bare(self) -> bool:
+        """Return whether its maker was killed before the last of its limits was written."""
+        limits = [pair for pair in self.values if pair[1].split()[0] not in (V1_NONE, V2_NONE)]
+        if not limits:
+            return False
+        try:
+            word = (self.folder / limits[-1][0].removesuffix("?")).read_text().split()[0]
+        except (OSError, IndexError):
+            return False
+        return word in (V1_NONE, V2_NONE) or (word.isdigit() and int(word) >= V1_ENDLESS)
 
     def limit(self) -> None:
         """Write its limits; they bind what runs in it at once. Raises CgroupFailed."""
@@ -134,14 +147,12 @@ def find_hierarchies(
             continue
         base = mount if is_root else mount / _own_group(memberships, controllers, is_unified)
         if not os.access(base, os.W_OK) or not os.access(base / PROCS, os.W_OK):
-            refused = f"{base} is not ours to write to" + (
-                "" if is_root else ": run the node as root, or give its user a group (systemd's "
-                "Delegate=yes)"
-            )  # fmt: skip
+            refused = f"{base} is not ours to write to"
+            if not is_root:
+                refused += ": run the node as root, or give its user a group (Delegate=yes)"
             continue
         if is_root and is_unified and _is_occupied(base, ours):
-            refused = f"{base} has processes of its own, as in a container: nothing below it can "
-            refused += "be limited"
+            refused = f"{base} has processes of its own, as in a container"
             continue
         found.append(Hierarchy(base, ours, is_unified))
         taken.update(ours)

@@ -34,6 +34,7 @@ from slapos.protocol.messages import NodeInformation, PartitionInformation
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import Clock
 from slapos.system.files import write_if_changed
+from slapos.system.process_lock import process_lock
 from slapos.system.runner import CommandFailed, Runner
 
 logger = logging.getLogger(__name__)
@@ -86,12 +87,16 @@ class Firewall:
     def keep(self, known: NodeInformation, client: SlapClient) -> bool:
         """Have the rules be as `known` wants them; return whether they were not.
 
-        Raises FirewallFailed, OSError; the rules are then what they were.
+        Raises SlapOSError, OSError; the rules are then what they were.
         """
         if not self._is_wanted:
             return self.remove()
-        text = self._text(known, client)
         self._rules.parent.mkdir(parents=True, exist_ok=True)
+        # The agent and a command run by hand may mean the same at the same time.
+        with process_lock(self._layout.state / "firewall.lock", patience=TIME):
+            return self._bring_about(self._text(known, client))
+
+    def _bring_about(self, text: str) -> bool:
         marker = f"{self.table}_version_{version_of(text)}"
         present = self._tables()
         if {self.table, marker} <= present:
@@ -139,8 +144,12 @@ class Firewall:
             logger.debug(
                 "not one partition's alone, so not protected: %s", sorted(map(str, shared))
             )
-        text = render(self.table, accesses, self._peers(known, client))
-        self._last = (known, now + AGE, text)
+        peers = self._peers(known, client)
+        text = render(
+            self.table, accesses, {tree: _addresses(entry) for tree, entry in peers.items()}
+        )
+        # Where the master could not be asked, the next pass asks again.
+        self._last = (known, now + AGE, text) if all(peers.values()) else None
         return text
 
     def _apply(self, script: str) -> None:
@@ -196,14 +205,15 @@ class Firewall:
 
     # The addresses of instance trees, on other nodes too: only the master knows them.
 
-    def _peers(self, known: NodeInformation, client: SlapClient) -> dict[str, list[Network]]:
+    def _peers(self, known: NodeInformation, client: SlapClient) -> dict[str, dict[str, Any]]:
+        """Return for each tree what the master said of it, empty where that is not known."""
         remembered = _read(self._known_peers)
         now = self._clock.now().timestamp()
         members: dict[str, list[PartitionInformation]] = {}
         for wanted in known.partitions:
             if not wanted.is_free:
                 members.setdefault(tree_of(wanted), []).append(wanted)
-        found: dict[str, Any] = {}
+        found: dict[str, dict[str, Any]] = {}
         for tree, partitions in members.items():
             stamp = " ".join(sorted(f"{p.reference}@{p.timestamp}" for p in partitions))
             entry = remembered.get(tree, {})
@@ -213,10 +223,7 @@ class Firewall:
         if found != remembered:
             self._known_peers.parent.mkdir(parents=True, exist_ok=True)
             write_if_changed(self._known_peers, json.dumps(found, sort_keys=True), mode=0o600)
-        return {
-            tree: list(addresses_in(("", text) for text in entry.get("addresses", ())))
-            for tree, entry in found.items()
-        }
+        return found
 
     def _ask(
         self, node: str, member: PartitionInformation, client: SlapClient, stamp: str, now: float
@@ -245,6 +252,10 @@ def _access(wanted: PartitionInformation, uid: int, networks: tuple[Network, ...
         )
     except InvalidSource:  # told by the step check_sources
         return access
+
+
+def _addresses(entry: Mapping[str, Any]) -> tuple[Network, ...]:
+    return addresses_in(("", text) for text in entry.get("addresses", ()))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -105,6 +105,17 @@ def test_a_group_is_made_with_all_above_it_passing_the_controllers_on(tmp_path: 
     assert not group.make()
 
 
+def test_a_group_whose_maker_was_killed_before_it_had_limits_gets_them(tmp_path: Path) -> None:
+    unified(tmp_path)
+    group = group_of(Hierarchy(tmp_path, ("memory", "pids"), True), ROOT, "slappart0", LIMITS)
+    group.make()
+    (group.folder / "pids.max").write_text("max\n")
+    assert group.make()
+    assert (group.folder / "pids.max").read_text() == "20"
+    (group.folder / "memory.max").write_text("max\n")
+    assert not group.make()  # the last one is written last: the kernel's own rounding is no matter
+
+
 def test_what_is_enabled_already_is_not_written_again(tmp_path: Path) -> None:
     unified(tmp_path, cgroup_subtree_control="memory pids cpu")
     group_of(Hierarchy(tmp_path, ("memory", "cpu"), True), ROOT, "slappart0", LIMITS).make()
