@@ -14,11 +14,15 @@ from slapos.system.warm_request import WarmProgram
 
 #: What `bin/buildout` imports. The node itself imports no recipes, so they are only named here.
 BUILDOUT = "slapos.recipes.buildout.main"
-#: What is imported beforehand: the programs, and the recipes that most instances use.
+#: What is imported beforehand: the programs, and the promises and recipes that most instances use.
 MODULES = (
     BUILDOUT,
     "slapos.recipes.buildout.prepared",
     LAUNCHER,
+    "slapos.node.promise.plugin.check_command_execute",
+    "slapos.node.promise.plugin.check_file_state",
+    "slapos.node.promise.plugin.check_socket_listening",
+    "slapos.node.promise.plugin.check_url_available",
     "slapos.recipes.generate_password",
     "slapos.recipes.mkdirectory",
     "slapos.recipes.promise_plugin",
