@@ -51,7 +51,7 @@ class WarmProcess:
 
     def __init__(self, channel: socket.socket, image: ProcessImage) -> None:
         self._channel = channel
-        self._image = image
+        self.image = image
         #: By process id: the socket of each fork whose end its runner has not taken note of.
         self._running: dict[int, socket.socket] = {}
         self._told: set[int] = set()
@@ -111,18 +111,17 @@ class WarmProcess:
         try:
             pid = os.fork()
         except OSError as error:
-            control.send(to_message(refused=f"no process could be forked: {error}"))
-            control.close()
+            with control, suppress(OSError):
+                control.send(to_message(refused=f"no process could be forked: {error}"))
             os.close(output)
             return 0
         if pid == 0:
-            self._detach()
-            _be_forked(control, output, parent, self._image)
+            _be_forked(control, output, parent, self)
         os.close(output)
         self._running[pid] = control
         return pid
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
         """In a fork: forget all sockets, whose descriptors are about to mean something else."""
         signal.set_wakeup_fd(-1)
         for each in (self._channel, self._woken, self._waking, *self._running.values()):
@@ -139,7 +138,6 @@ class WarmProcess:
             status = -ended.si_status if killed else ended.si_status
             with suppress(OSError):
                 self._running[pid].send(to_message(ended=status))
-
         self._dying -= {pid for pid in self._dying if os.waitpid(pid, os.WNOHANG)[0]}
 
     def _forget(self, pid: int) -> None:
@@ -155,10 +153,11 @@ class WarmProcess:
         self._dying.add(pid)
 
 
-def _be_forked(control: socket.socket, output: int, parent: int, image: ProcessImage) -> NoReturn:
+def _be_forked(control: socket.socket, output: int, parent: int, process: WarmProcess) -> NoReturn:
     """Become the program that is asked for, and end as it ends. Nothing may get out of here."""
     status = EXIT_FAILED
     try:
+        process.detach()
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
@@ -178,7 +177,7 @@ def _be_forked(control: socket.socket, output: int, parent: int, image: ProcessI
             if os.getppid() != parent:
                 os._exit(EXIT_FAILED)
             _take_environment(request.environment)
-            image.show(request.argv, request.environment)
+            process.image.show(request.argv, request.environment)
         except (OSError, ValueError, SlapOSError) as error:
             control.send(to_message(refused=f"{failure}: {error}"))
             os._exit(EXIT_FAILED)
