@@ -38,6 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node": ("slapos.command.node_status", "the same as `node status`"),
     "node format": ("slapos.command.node_format", "prepare this machine: users, partitions"),
     "node run": ("slapos.command.node_run", "be the resident agent: do all of it, for ever"),
+    "node install-service": (
+        "slapos.command.node_install_service",
+        "have systemd run the resident agent",
+    ),
     "node software": ("slapos.command.node_software", "build the assigned software releases"),
     "node instance": ("slapos.command.node_instance", "bring the instances to what is wanted"),
     "node report": ("slapos.command.node_report", "report usage, remove destroyed instances"),

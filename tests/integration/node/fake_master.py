@@ -45,6 +45,7 @@ class FakeMaster:
     failures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     release_answer: threading.Event | None = None
     has_feed: bool = False
+    longest_wait: float = 60.0
     reaction: Callable[[str, dict[str, str]], None] = lambda call, form: None
     takes_reports: bool = False
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -111,7 +112,8 @@ class FakeMaster:
 
     def changes(self, query: dict[str, list[str]]) -> bytes:
         """The feed's answer: once something has changed, or in its time."""
-        deadline = time.monotonic() + float(query.get("wait", ["60"])[0])
+        wait = min(float(query.get("wait", ["60"])[0]), self.longest_wait)
+        deadline = time.monotonic() + wait
         while True:
             document = dumps(self.information().to_marshalled())
             token = hashlib.md5(document, usedforsecurity=False).hexdigest()
