@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,18 +9,12 @@ import pytest
 
 from slapos.node.isolate.cgroup import Hierarchy, group_of
 from slapos.node.isolate.confinement import Confinement, confinement_file, read_confinement
-from slapos.node.isolate.isolation import make_isolation
 from slapos.node.isolate.limits import NO_LIMITS
-from slapos.node.settings import NodeSettings
 from slapos.protocol.states import InstanceState
 from slapos.system.runner import ProcessLimits
+from tests.integration.node.isolate.groups import HIERARCHIES
 from tests.integration.node.world import IS_ROOT, URL, World, is_running, is_written, until
 
-HIERARCHIES = make_isolation(
-    NodeSettings(
-        computer_id="-", master_url="-", software_root=Path("/"), instance_root=Path("/")
-    )
-).hierarchies  # fmt: skip
 CONTROLLERS = {name for hierarchy in HIERARCHIES for name in hierarchy.controllers}
 
 pytestmark = [
@@ -35,22 +28,6 @@ pytestmark = [
 STAYS = "#!/bin/sh\necho $$ > service.pid\nexec sleep 600\n"
 #: Counts for as long as it can start processes.
 COUNTS = "#!/bin/sh\nn=0\nwhile sleep 0.05; do n=$((n+1)); echo $n > count; done\nsleep 600\n"
-
-
-@pytest.fixture
-def limited(world: World) -> Iterator[World]:
-    """A world that leaves no cgroup behind."""
-    yield world
-    world.run("supervisorctl", "stop", "all")
-    for path in (world.layout.state / "limits").glob("*.json"):
-        known = read_confinement(path)
-        assert known is not None
-        for group in known.groups:
-            until(group.remove, f"{group.folder} is empty")
-    for hierarchy in HIERARCHIES:
-        node = group_of(hierarchy, world.layout.instance_root, "-", NO_LIMITS).folder.parent
-        if node.exists():
-            node.rmdir()
 
 
 def order(world: World, reference: str = "slappart0", timestamp: str = "1", **limits: str) -> None:

@@ -33,8 +33,9 @@ CONNECT = (
 
 
 @pytest.fixture
-def settled(world: World) -> Iterator[World]:
+def settled(limited: World) -> Iterator[World]:
     """A world with a service in a partition, whose neighbour belongs to somebody else."""
+    world = limited
     other = pwd.getpwnam("games")
     os.chown(world.partition(NEIGHBOUR), other.pw_uid, other.pw_gid)
     world.release(world.installing("service", SERVICE))
