@@ -35,7 +35,8 @@ setup(
             "SQLAlchemy>=2.0.30",
             "alembic>=1.13",
             "psycopg[binary]>=3.2",
-            "waitress>=3",
+            "uvicorn>=0.54",
+            "httptools>=0.7",
         ],
         "test": [
             "pytest>=8",
@@ -52,7 +53,6 @@ setup(
             "types-PyYAML",
             "types-requests",
             "types-setuptools",
-            "types-waitress",
         ],
     },
     entry_points={

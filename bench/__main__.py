@@ -12,6 +12,7 @@ BENCHMARKS = {
     "isolation": "limits and firewall: by program, by idle pass, by change",
     "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
     "journal": "writing a report down, beside one fsync",
+    "feed_waiters": "6,000 nodes that wait for a change",
     "helloworld": "request to healthy, the release already built",
     "monitor": "a sample of what 1,000 processes use, beside psutil",
     "demo": "`make demo` from zero to healthy, by phase",

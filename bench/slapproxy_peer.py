@@ -152,27 +152,27 @@ def _servers(partitions: int, instances: int) -> Iterator[tuple[Server, Server, 
             ("ours", Path(sys.executable).with_name("slapos")),
             ("peer", peer_environment() / "slapos"),
         ):
-            port, database = _free_port(), Path(folder, f"{name}.db")
+            port, database = free_port(), Path(folder, f"{name}.db")
             configuration = Path(folder, f"{name}.cfg")
             configuration.write_text(
                 "[slapos]\ncomputer_id = computer\n[slapproxy]\nhost = 127.0.0.1\n"
                 f"port = {port}\ndatabase_uri = {database}\n"
             )
             command = [str(program), "proxy", "start", "--cfg", str(configuration)]
-            stack.enter_context(_running(command, port, Path(folder, f"{name}.log")))
+            stack.enter_context(running(command, port, Path(folder, f"{name}.log")))
             master = Server(port, client, database)
             master.format(partitions)
             for _ in range(instances):
                 master.request_new()
             masters.append(master)
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-m", "bench.empty_view", str(port)]
-        stack.enter_context(_running(command, port, Path(folder, "empty.log")))
+        stack.enter_context(running(command, port, Path(folder, "empty.log")))
         yield masters[0], masters[1], Server(port, client)
 
 
 @contextmanager
-def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
+def running(command: list[str], port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -185,7 +185,7 @@ def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
                 time.sleep(0.05)
         else:
             raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()}")
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
@@ -253,7 +253,7 @@ def _both_ways(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms, {1 / seconds:.0f}/s"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

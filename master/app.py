@@ -12,16 +12,19 @@ from slapos.master.feed import views as feed
 from slapos.master.health import blueprint as health
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
-from slapos.master.nodes.exchange import count_exchanges
+from slapos.master.nodes.exchange import Announcer, count_exchanges
 from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.settings import Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
-from slapos.master.slap.fast_lane import FastLane, KeptAnswers
+from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
+
+#: Connections that the web server has beside those of its threads: the fast lane, the change feed.
+CONNECTIONS = 4
 
 
 def create_app(
@@ -30,15 +33,17 @@ def create_app(
     """Return the web application; its database is brought to this version's schema first."""
     app = Flask(__name__, static_folder=None)
     clock, identifiers = clock or SystemClock(), identifiers or SystemIdentifiers()
-    database = open_database(settings.database_url, threads=settings.threads)
+    database = open_database(settings.database_url, threads=settings.threads + CONNECTIONS)
     migrations.upgrade(database)
-    count_exchanges(database.writing, identifiers)
+    announcer = Announcer()
+    count_exchanges(database.writing, identifiers, announcer)
     parts = http.Assembly(
         database=database,
         clock=clock,
         identifiers=identifiers,
         policy=LocalPolicy(settings.default_node, settings.supply_on_request),
         settings=settings,
+        announcer=announcer,
     )
     with app.app_context():
         # Another master may start on this database at the same moment.
@@ -61,8 +66,9 @@ def create_app(
     http.init_app(app, parts)
     # Behind a web server that speaks TLS, our own URLs begin as the client's did.
     proxied = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
-    wsgi_app: Any = FastLane(proxied, database, views, answers)
-    app.wsgi_app = wsgi_app  # type: ignore[method-assign]
+    lane: Any = FastLane(proxied, database, views, answers)
+    app.extensions[FAST_LANE] = lane
+    app.wsgi_app = lane  # type: ignore[method-assign]
     return app
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import BadRequestKeyError, HTTPException
 
 from slapos.master.database import WAIT_FOR_LOCK, Database, is_passing
+from slapos.master.nodes.exchange import Announcer
 from slapos.master.provisioning.policy import Policy
 from slapos.master.settings import Settings
 from slapos.protocol.errors import (
@@ -83,6 +84,7 @@ class Assembly:
     identifiers: Identifiers
     policy: Policy
     settings: Settings
+    announcer: Announcer
 
 
 class Elsewhere(Response):

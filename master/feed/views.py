@@ -11,8 +11,12 @@ from slapos.master.http import context
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode, NodeExchange
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
+from slapos.protocol.errors import InvalidRequest
 
 blueprint = Blueprint("feed", __name__, url_prefix="/v1/nodes")
+
+#: How long a node waits at most, in seconds.
+LONGEST_WAIT = 60.0
 
 CHANGE = (
     select(NodeExchange.change)
@@ -27,6 +31,7 @@ def show_changes(reference: str) -> ResponseReturnValue:
 
     Any other token than the latest counts as a change: also one that is none.
     """
+    _check_wait()
     session = context().session
     token = session.scalar(CHANGE, {"reference": reference})
     if token is None:
@@ -39,3 +44,13 @@ def show_changes(reference: str) -> ResponseReturnValue:
         document = views.document(session, reference)
         told |= {"information": document.content.decode(), "etag": document.etag}
     return compressed(jsonify(told))
+
+
+def _check_wait() -> None:
+    wait = request.args.get("wait", "")
+    try:
+        usable = float(wait or 0) >= 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidRequest(f"wait is {wait[:60]!r}, which is no number of seconds")

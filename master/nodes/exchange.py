@@ -37,6 +37,18 @@ _PENDING = "slapos_exchange"
 Announce = Callable[[Collection[int]], None]
 
 
+class Announcer:
+    """Passes on which nodes have something to do, to those in this process that listen."""
+
+    def __init__(self) -> None:
+        self.listeners: list[Announce] = []
+
+    def __call__(self, node_ids: Collection[int]) -> None:
+        """Say that these nodes have something to do: it has just been committed."""
+        for listener in self.listeners:
+            listener(node_ids)
+
+
 @dataclass
 class _Pending:
     """What a transaction has to count at its end, by nodes."""

@@ -16,18 +16,17 @@ from urllib.parse import parse_qs
 from sqlalchemy import and_, bindparam, exists, literal, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from slapos.master.compression import accepts_gzip
 from slapos.master.database import Database
 from slapos.master.provisioning.model import SoftwareInstance
-from slapos.master.slap.node_view import NODE_VERSION, NodeViews
+from slapos.master.slap.node_view import NODE_VERSION, XML, Answer, NodeViews
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
-Answer = tuple[str, list[tuple[str, str]], bytes]
 
 INFORMATION = ("GET", "/getFullComputerInformation")
 REQUEST = ("POST", "/requestComputerPartition")
-XML = "text/xml; charset=utf-8"
 #: A request that is longer goes the long way.
 LONGEST_FORM = 64 * 1024
 #: Answers that a process keeps, about 3 KB each.
@@ -40,6 +39,8 @@ DEPENDS_ON = (
     "HTTP_X_FORWARDED_PREFIX",
 )
 KEY = "slapos.request_key"
+#: Where an application has its fast lane.
+FAST_LANE = "slapos.fast_lane"
 
 _requester = SoftwareInstance.__table__.alias("requester")
 #: One row when the instance is as it was, and so is the state of its requester, if it has one.
@@ -102,20 +103,24 @@ class FastLane:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request (WSGI)."""
-        asked = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        kept = None
-        try:
-            if asked == INFORMATION:
-                kept = self._kept_document(environ)
-            elif asked == REQUEST:
-                kept = self._kept_answer(environ)
-        except SQLAlchemyError:
-            pass  # the application meets it too, and has words for it
+        kept = self.answer(environ)
         if kept is None:
             return self._application(environ, start_response)
         status, headers, content = kept
         start_response(status, headers)
         return [content]
+
+    def answer(self, environ: Environ) -> Answer | None:
+        """Return what is kept, if it is still true; that takes one look into the database."""
+        asked = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        try:
+            if asked == INFORMATION:
+                return self._kept_document(environ)
+            if asked == REQUEST:
+                return self._kept_answer(environ)
+        except SQLAlchemyError:
+            pass  # the application meets it too, and has words for it
+        return None
 
     def _kept_document(self, environ: Environ) -> Answer | None:
         (reference, *others) = parse_qs(environ["QUERY_STRING"]).get("computer_id", [""])
@@ -126,10 +131,10 @@ class FastLane:
             row = connection.execute(NODE_VERSION, {"reference": reference}).first()
         if row is None or row.version != kept.version:
             return None
-        etag = ("ETag", f'"{kept.etag}"')
-        if kept.etag in environ.get("HTTP_IF_NONE_MATCH", ""):
-            return "304 NOT MODIFIED", [etag], b""
-        return "200 OK", [*_headers(kept.content), etag], kept.content
+        accepted = environ.get("HTTP_ACCEPT_ENCODING", "")
+        if accepts_gzip(accepted) and not kept.is_gzipped:
+            return None  # that takes its time, which is not this lane's to give
+        return kept.answer(environ.get("HTTP_IF_NONE_MATCH", ""), accepted)
 
     def _kept_answer(self, environ: Environ) -> Answer | None:
         form = _read_form(environ)

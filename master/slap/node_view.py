@@ -4,12 +4,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
+from slapos.master.compression import accepts_gzip, gzipped
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode, ComputePartition, NodeExchange
 from slapos.master.provisioning import lookup
@@ -20,6 +22,9 @@ from slapos.protocol.marshal import dumps
 from slapos.protocol.messages import NodeInformation, PartitionInformation, ReleaseAssignment
 from slapos.protocol.states import InstallationState, InstanceState
 
+XML = "text/xml; charset=utf-8"
+#: Status, headers and content of an answer.
+Answer = tuple[str, list[tuple[str, str]], bytes]
 #: Where an application has its NodeViews.
 NODE_VIEWS = "slapos.node_views"
 #: Nodes whose documents are kept by a process.
@@ -33,6 +38,32 @@ class Document:
     version: int
     content: bytes
     etag: str
+
+    @cached_property
+    def gzipped(self) -> bytes:
+        """The document compressed, which is done once."""
+        return gzipped(self.content)
+
+    @property
+    def is_gzipped(self) -> bool:
+        """Whether it has been compressed already."""
+        return "gzipped" in self.__dict__
+
+    def answer(self, seen: str, accepted: str) -> Answer:
+        """Return status, headers and content for If-None-Match `seen` and Accept-Encoding."""
+        compressed = accepts_gzip(accepted)
+        headers = [
+            # Another entity tag for other bytes; both are known again, as one is in the other.
+            ("ETag", f'"{self.etag}-gzip"' if compressed else f'"{self.etag}"'),
+            ("Vary", "Accept-Encoding"),
+        ]
+        if self.etag in seen:
+            return "304 NOT MODIFIED", headers, b""
+        content = self.gzipped if compressed else self.content
+        if compressed:
+            headers.append(("Content-Encoding", "gzip"))
+        headers += [("Content-Type", XML), ("Content-Length", str(len(content)))]
+        return "200 OK", headers, content
 
 
 class NodeViews:

@@ -65,9 +65,10 @@ def get_full_computer_information() -> ResponseReturnValue:
     """Tell a node everything; nothing, with 304, when it has the same already."""
     views: node_view.NodeViews = current_app.extensions[node_view.NODE_VIEWS]
     document = views.document(context().session, request.args["computer_id"])
-    response = answer.xml(document.content)
-    response.set_etag(document.etag)
-    return response.make_conditional(request)
+    status, headers, content = document.answer(
+        request.headers.get("If-None-Match", ""), request.headers.get("Accept-Encoding", "")
+    )
+    return Response(content, status, headers)
 
 
 @blueprint.get("/registerComputerPartition")

@@ -51,27 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     # Imported here, so that `--help` does not wait for the web framework.
-    from waitress.server import create_server  # noqa: PLC0415
-
     from slapos.master.app import create_app  # noqa: PLC0415
+    from slapos.master.web.server import allow_connections, make_server  # noqa: PLC0415
 
     settings = proxy_settings(arguments)
     if not arguments.unsafe_listen_beyond_loopback:
         _refuse_beyond_loopback(settings.host)
     _quiet_libraries()
+    allow_connections()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     with _listening(settings.host, settings.port) as listener:
         app = create_app(settings)
-        server = create_server(
-            app,
-            sockets=[listener],
-            threads=settings.threads,
-            # The application itself reads what a web server in front says of the client.
-            clear_untrusted_proxy_headers=False,
-        )
         print(f"listening on {_url(settings.host, listener.getsockname()[1])}", flush=True)
-        server.run()
+        make_server(app).run(sockets=[listener])
     return 0
 
 
@@ -100,8 +93,6 @@ def _refuse_beyond_loopback(host: str) -> None:
 
 
 def _quiet_libraries() -> None:
-    # A queue of requests is normal when many nodes ask at once.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 

@@ -64,9 +64,7 @@ class Outcome:
 def master_named(name: str) -> Master:
     """Return `ours`, the real `slapproxy`, or `nonsense`."""
     masters = {
-        "ours": lambda: Master(
-            (str(Path(sys.executable).with_name("slapos")),), "waitress", TABLES
-        ),
+        "ours": lambda: Master((str(Path(sys.executable).with_name("slapos")),), "uvicorn", TABLES),
         "slapproxy": lambda: Master((str(peer_environment() / "slapos"),), "Werkzeug"),
         "nonsense": lambda: Master((sys.executable, str(HERE / "nonsense_master.py")), "Teapot"),
     }

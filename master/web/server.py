@@ -1,0 +1,148 @@
+"""The web server that `slapos proxy start` runs: uvicorn, with bounds on what clients may do."""
+
+import asyncio
+import logging
+import resource
+import socket
+
+import uvicorn
+from flask import Flask
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from slapos.master.feed.asgi import Changes
+from slapos.master.feed.waiting import Feed
+from slapos.master.feed.watch import watch_of
+from slapos.master.http import Assembly
+from slapos.master.slap.fast_lane import FAST_LANE, FastLane
+from slapos.master.web.gateway import Application, Gateway
+from slapos.master.web.workers import Workers
+
+#: Seconds that a connection may be silent while the server waits for bytes.
+IDLE = 120
+#: Bytes of a request's head; as those of waitress.
+LARGEST_HEAD = 256 * 1024
+#: Bytes of an answer that may wait for a slow client in memory before a thread waits for it.
+UNSENT = 16 * 1024 * 1024
+#: Seconds that requests which are being answered get when the server is told to end.
+GRACE = 5
+#: File descriptors that are kept for all but connections.
+RESERVED = 64
+
+TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain\r\ncontent-length: 31\r\nconnection: close\r\n\r\n"
+    b"the head of this is too large\r\n"
+)
+
+#: Reasons in capitals, as slapproxy gives them: what clients log of a refusal goes by them.
+STATUS_LINE.update({status: line.upper() for status, line in STATUS_LINE.items()})
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that is closed when its client sends nothing, or a head without an end."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=UNSENT)
+        # Head and content are two packets, of which the second is not to wait for an answer.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._head = 0
+        self._in_head = False
+        self._expect_more()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a part of a request."""
+        if self._in_head:
+            self._head += len(data)
+            if self._head > LARGEST_HEAD:
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
+                return
+        super().data_received(data)
+        # There is no cycle before the first head is complete.
+        is_incomplete = self._in_head or (self.cycle.more_body and not self.cycle.response_complete)
+        if is_incomplete and not self.transport.is_closing():
+            self._expect_more()
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._head, self._in_head = 0, True
+
+    def on_headers_complete(self) -> None:
+        """Stop counting."""
+        super().on_headers_complete()
+        self._in_head = False
+
+    def _expect_more(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+
+class Server(uvicorn.Server):
+    """Ends at once, but for the requests that are being answered."""
+
+    def __init__(self, config: uvicorn.Config, workers: Workers, feed: Feed) -> None:
+        super().__init__(config)
+        self._workers, self._feed = workers, feed
+        self._running: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and to look for changes."""
+        self._running = asyncio.create_task(self._feed.run())
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, let those who wait go, and threads end what they are at."""
+        for server in self.servers:
+            server.close()
+        for connection in self.server_state.connections:
+            connection.shutdown()
+        self._feed.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + GRACE
+        while (self._workers.busy or not self._feed.is_empty) and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
+
+def make_server(app: Flask, idle: int = IDLE) -> Server:
+    """Return the server of the master; its `run` serves until SIGTERM or SIGINT.
+
+    `idle` is how long a silent client is kept, in seconds.
+    """
+    parts: Assembly = app.extensions["slapos"]
+    lane: FastLane = app.extensions[FAST_LANE]
+    workers = Workers("request", parts.settings.threads)
+    # A look into SQLite waits for nobody; one into PostgreSQL may wait for the network.
+    is_sqlite = parts.database.engine.dialect.name == "sqlite"
+    gateway = Gateway(app, workers, lane.answer if is_sqlite else None)
+    feed = Feed(parts.database, parts.clock, watch_of(parts.database.looking), parts.announcer)
+    return Server(configure(Changes(feed, parts.identifiers, gateway), idle), workers, feed)
+
+
+def configure(application: Application, idle: int = IDLE) -> uvicorn.Config:
+    """Return how an application is served."""
+    # What goes wrong in the application, it logs itself; the rest is said of clients.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    return uvicorn.Config(
+        application,
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=idle,
+        limit_concurrency=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED,
+    )
+
+
+def allow_connections() -> None:
+    """Allow this process as many open files as it may allow itself: each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

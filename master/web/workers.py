@@ -1,0 +1,59 @@
+"""A fixed number of threads that work off what an event loop gives them."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Workers:
+    """Threads that do not keep the process from ending, whatever they are at."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        #: Orders that are waiting or being worked on; only the event loop changes it.
+        self.busy = 0
+        for number in range(count):
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+
+    async def run(self, work: Callable[[], Result]) -> Result:
+        """Have something done, and return what it returns or raise what it raises."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Result] = loop.create_future()
+
+        def order() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+                _tell(loop, done, done.set_exception, error)
+            else:
+                _tell(loop, done, done.set_result, result)
+
+        self.busy += 1
+        try:
+            self._orders.put(order)
+            return await done
+        finally:
+            self.busy -= 1
+
+    def _work(self) -> None:
+        while True:
+            self._orders.get()()
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop,
+    done: "asyncio.Future[Any]",
+    tell: Callable[[Any], None],
+    value: object,
+) -> None:
+    def settle() -> None:
+        if not done.done():
+            tell(value)
+
+    with suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits any more
+        loop.call_soon_threadsafe(settle)
