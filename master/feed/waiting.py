@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 
 from slapos.master.database import Database
-from slapos.master.feed.watch import Watch
+from slapos.master.feed.watch import Watch, keep_watching
 from slapos.master.nodes.exchange import Announcer
 from slapos.master.nodes.model import ComputeNode, NodeExchange
 from slapos.master.web.workers import Workers
@@ -139,20 +139,26 @@ class Feed:
 
     async def run(self) -> None:
         """Look and tell, for ever."""
-        loop = asyncio.get_running_loop()
-        wake = partial(call_soon, loop, self.wake)
-        self._announcer.listeners.append(wake)
-        self._watch.start(wake)
-        contacts = loop.create_task(self._store_contacts())
+        announced = partial(call_soon, asyncio.get_running_loop(), self.wake)
+        self._announcer.listeners.append(announced)
+        failure: type[Exception] = self._database.engine.dialect.loaded_dbapi.Error
+        beside = (
+            asyncio.create_task(keep_watching(self._watch, failure, self.wake)),
+            asyncio.create_task(self._store_contacts()),
+        )
         try:
             while True:
                 await self._something.wait()
                 self._something.clear()
                 await self._look()
         finally:
-            contacts.cancel()
-            self._watch.stop()
-            self._announcer.listeners.remove(wake)
+            self._announcer.listeners.remove(announced)
+            for task in beside:
+                task.cancel()
+            # What is being read or stored comes to its end, unless the database hangs.
+            for workers in (self._reader, self._writer):
+                await workers.end(PAUSE)
+            await asyncio.wait(beside)
 
     async def _look(self) -> None:
         """Look at those who are new, and at those of whom a change was heard: all in one go."""

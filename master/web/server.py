@@ -106,6 +106,7 @@ class Server(uvicorn.Server):
         deadline = loop.time() + GRACE
         while (self._workers.busy or not self._feed.is_empty) and loop.time() < deadline:
             await asyncio.sleep(0.01)
+        self._workers.stop()
 
 
 def make_server(app: Flask, idle: int = IDLE) -> Server:

@@ -14,11 +14,15 @@ class Workers:
     """Threads that do not keep the process from ending, whatever they are at."""
 
     def __init__(self, name: str, count: int) -> None:
-        self._orders: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         #: Orders that are waiting or being worked on; only the event loop changes it.
         self.busy = 0
-        for number in range(count):
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
+            for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Have something done, and return what it returns or raise what it raises."""
@@ -40,9 +44,22 @@ class Workers:
         finally:
             self.busy -= 1
 
+    def stop(self) -> None:
+        """Let the threads end once they have done what they were given."""
+        for _ in self._threads:
+            self._orders.put(None)
+
+    async def end(self, patience: float) -> None:
+        """Stop, and wait until the threads have ended, but not longer than some seconds."""
+        self.stop()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while any(thread.is_alive() for thread in self._threads) and loop.time() < deadline:
+            await asyncio.sleep(0.001)
+
     def _work(self) -> None:
-        while True:
-            self._orders.get()()
+        while (order := self._orders.get()) is not None:
+            order()
 
 
 def _tell(

@@ -12,7 +12,7 @@ from flask import Flask, Response
 
 from slapos.master.http import MAXIMUM_BODY
 from slapos.master.web.server import LARGEST_HEAD
-from slapos.protocol.errors import MasterFailed
+from slapos.protocol.errors import InvalidRequest
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.slap_client import SlapClient
 from tests.integration.master.factories import NODE, format_form
@@ -109,7 +109,7 @@ def test_a_body_in_chunks_is_taken(connection: socket.socket, size: int) -> None
 
 def test_a_body_that_is_too_large_is_refused_in_words(port: int) -> None:
     http = HttpClient(HttpSettings(base_url=f"http://127.0.0.1:{port}"))
-    with pytest.raises(MasterFailed, match="16 MB"):
+    with pytest.raises(InvalidRequest, match="16 MB"):
         http.request("POST", "/supplySupply", form={"url": "x" * MAXIMUM_BODY})
     http.close()
 
