@@ -56,7 +56,8 @@ class Agent:
             usage_interval=settings.usage_interval,
         )
         self._pools = {
-            kind: Pool(kind, size, self._make_worker) for kind, size in self._workers.items()
+            kind: Pool(kind, size, self._make_worker, self._start)
+            for kind, size in self._workers.items()
         }
         self._conductor = Conductor(
             self._plan, self._pools, doors.clock, self._manager, changed=self._nudge

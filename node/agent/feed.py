@@ -189,8 +189,14 @@ class Feed:
         if information != self._accepted:
             self._deliver(information)
         self._last, self._accepted = answer, information
-        keep(self._kept, answer)
+        self._keep(answer)
         return 0.0
+
+    def _keep(self, answer: Answer) -> None:
+        try:
+            keep(self._kept, answer)
+        except OSError as error:  # a full disk: it is in memory, and asked for after a start
+            logger.warning("what the master said is not kept for a start without it: %s", error)
 
     def _poll_wait(self) -> float:
         return jittered(self._poll_interval, self._identifiers.fraction())

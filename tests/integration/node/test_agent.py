@@ -286,3 +286,14 @@ def test_a_failing_promise_is_told_and_so_is_that_it_holds_again(
         good.touch()
         until(lambda: started(world))
     assert "good" in world.master.errors()[0]
+
+
+def test_a_promise_that_hangs_delays_no_change_of_its_instance(world: World) -> None:
+    hangs = "#!/bin/sh\ntouch $HOME/checking\nsleep 600\n"
+    world.release("echo x >> runs\n" + world.installing("hangs", hangs, "etc/promise"))
+    world.want()
+    with world.agent():
+        until((world.partition() / "checking").exists, "its promise is checked")
+        world.want(timestamp="2", state=InstanceState.STOPPED)
+        until(lambda: "stoppedComputerPartition slappart0" in world.master.calls())
+    assert (world.partition() / "runs").read_text() == "x\nx\n"

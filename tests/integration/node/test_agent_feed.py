@@ -175,3 +175,12 @@ def test_an_older_state_than_before_the_start_waits_too(
     assert again.timestamps == ["5", "4"]
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert ["of p0" in warnings[0], warnings[1]] == [True, "the master's state is accepted"]
+
+
+def test_what_cannot_be_kept_is_acted_on_all_the_same(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener.settings.layout.state.rmdir()
+    assert listener.ask()[0] == POLL
+    assert listener.timestamps == ["1"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
