@@ -13,6 +13,8 @@ import psutil
 
 from bench.measure import Figure, in_turn, show
 from slapos.node.assembly import make_doors
+from slapos.node.layout import Layout
+from slapos.node.monitor.inhabited import find_inhabited
 from slapos.node.monitor.monitor import Monitor
 from slapos.node.monitor.processes import ProcessReader
 from slapos.node.settings import NodeSettings
@@ -84,13 +86,14 @@ def main() -> None:
         ):
             root = Path(name)
             if partitions == 100:
-                reader = ProcessReader(root / "inst" / "sv.sock", own_user=os.geteuid())
-                if len(reader.read(owners)) != processes:
+                reader = ProcessReader(root / "inst" / "sv.sock")
+                inhabited = find_inhabited(Layout(root / "soft", root / "inst"), os.geteuid())
+                if len(reader.read(inhabited)) != processes:
                     raise RuntimeError("not all processes are found, so the time means nothing")
                 figures.append(
                     in_turn(
                         f"reading {processes} processes of {partitions} partitions",
-                        lambda reader=reader, owners=owners: reader.read(owners),  # type: ignore[misc]
+                        lambda reader=reader, found=inhabited: reader.read(found),  # type: ignore[misc]
                         "the same by psutil",
                         lambda owners=owners: by_psutil(owners),  # type: ignore[misc]
                     )

@@ -19,11 +19,13 @@ _LOCKS = Path("/proc/locks")
 class NodeCondition:
     """How it does. Times are in seconds since 1970.
 
-    `agent` is the process of the agent, None when it does not run, or that cannot be seen. `usages`
-    is the last sample, which was `measured_at`; None when there is none of late.
+    `agent` is the process of the agent, None when it does not run, or that cannot be seen;
+    `master_answered` is when the master last answered it. `usages` is the last sample, which was
+    `measured_at`; None when there is none of late.
     """
 
     agent: int | None = None
+    master_answered: float | None = None
     reports_waiting: int | None = None
     reports_since: float | None = None
     measured_at: float | None = None
@@ -50,13 +52,21 @@ def read_condition(doors: Doors) -> tuple[NodeCondition, list[str]]:
     except (JournalFailed, OSError) as error:
         trouble.append(str(error))
     condition = NodeCondition(
-        agent=lock_holder(layout.default_pidfile("agent")),
+        agent=lock_holder(layout.agent_pidfile),
+        master_answered=_changed(layout.last_answer),
         reports_waiting=waiting,
         reports_since=since,
         measured_at=measured_at or None,
         usages=usages,
     )
     return condition, trouble
+
+
+def _changed(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def lock_holder(path: Path, locks: Path = _LOCKS) -> int | None:

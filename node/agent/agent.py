@@ -10,6 +10,7 @@ from dataclasses import replace
 from slapos.node.agent.conductor import Conductor, End, Restarted
 from slapos.node.agent.ending import EndableRunner, Ending, Interrupted
 from slapos.node.agent.feed import ANSWER_TIME, WAIT, Feed
+from slapos.node.agent.measuring import Measuring, count_end
 from slapos.node.agent.notify import ServiceManager
 from slapos.node.agent.plan import Ended, Job, Kind, Plan
 from slapos.node.agent.pool import Pool
@@ -19,6 +20,7 @@ from slapos.node.agent.work import do
 from slapos.node.assembly import make_client, make_doors, make_runner, make_supervisor
 from slapos.node.build.local_profile import local_path
 from slapos.node.doors import Doors
+from slapos.node.monitor.metrics import FEED_CONNECTED, MASTER_ANSWERED
 from slapos.node.settings import NodeSettings
 from slapos.node.supervise.configuration import write_main
 from slapos.protocol.errors import SlapOSError
@@ -74,6 +76,8 @@ class Agent:
             answered=self._note_answer,
         )
 
+        self._measuring = Measuring(self._own_doors())
+        doors.metrics.watch(FEED_CONNECTED, lambda: float(self._feed.is_connected))
         self._sending = Sending(doors.reports, doors.identifiers)
         doors.reports.hand_over(self._sending.wake)
 
@@ -86,6 +90,8 @@ class Agent:
         self._start("services", self._services.run)
         self._start("feed", self._feed.run)
         self._start("reports", self._sending.run)
+        self._start("measuring", self._measuring.run)
+        self._start("folders", self._measuring.measure_folders)
         logger.info("at work on %s for %s", self._settings.computer_id, self._settings.master_url)
         self._manager.ready()
         reason = self._conductor.run()
@@ -94,6 +100,7 @@ class Agent:
         self._feed.end()
         self._services.end()
         self._sending.end()
+        self._measuring.end()
         self._ending.end(self._doors.clock)
         self._conductor.wait_until_idle(END_TIME)
         if reason:
@@ -131,6 +138,7 @@ class Agent:
             except Interrupted:
                 self._conductor.tell(Ended(job=job, outcome=None))
                 raise
+            count_end(ended, doors.metrics)
             self._conductor.tell(ended)
 
         return work
@@ -147,6 +155,7 @@ class Agent:
         self._feed.nudge()
 
     def _note_answer(self) -> None:
+        self._doors.metrics.measure(MASTER_ANSWERED, self._doors.now())
         path = self._settings.layout.last_answer
         try:
             path.touch()

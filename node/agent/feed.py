@@ -88,6 +88,11 @@ class Feed:
                 self._nudged.wait(wait)
                 self._nudged.clear()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the master has a feed, and answered the last question."""
+        return self._has_feed and not self._failures and self._accepted is not None
+
     def nudge(self) -> None:
         """Something was done here that may have changed what is wanted: ask soon, if polling."""
         if not self._has_feed:

@@ -10,6 +10,7 @@ from slapos.node.instantiate.conclude import conclude
 from slapos.node.instantiate.decide import is_applied, order_of
 from slapos.node.instantiate.facts import gather_facts
 from slapos.node.instantiate.tell_master import tell_error, tell_state
+from slapos.node.monitor.metrics import PROMISES, PROMISES_FAILING
 from slapos.node.outcome import Outcome, Result, described
 from slapos.node.promise.check import Mode, PromiseResult, PromiseRun
 from slapos.node.record import PartitionRecord, read_record, write_record
@@ -103,7 +104,7 @@ class PromiseKeeper:
     def _run(
         self, wanted: PartitionInformation, account: Account, *, mode: Mode, force: bool
     ) -> PromiseRun:
-        return check_promises(
+        run = check_promises(
             wanted.reference,
             self._layout.partition(wanted.reference),
             self._layout.release(wanted.software_url) if wanted.software_url else None,
@@ -112,6 +113,12 @@ class PromiseKeeper:
             mode=mode,
             force=force,
         )
+        failed = sum(result.failed for result in run.results)
+        metrics = self._doors.metrics
+        metrics.measure(PROMISES_FAILING, failed, wanted.reference)
+        for word, number in (("kept", len(run.results) - failed), ("failed", failed)):
+            metrics.count(PROMISES, word, by=number)
+        return run
 
     def _broken(self, wanted: PartitionInformation, results: list[PromiseResult]) -> Outcome:
         folder = self._layout.partition(wanted.reference)

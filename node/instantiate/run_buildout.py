@@ -7,6 +7,7 @@ from slapos.node.buildout_program import buildout_command, buildout_environment
 from slapos.node.doors import Doors
 from slapos.node.instantiate.hand_over import hand_over
 from slapos.node.instantiate.step import StepFailed, WaitsForInstance, Work
+from slapos.node.monitor.metrics import BUILDOUTS
 from slapos.node.reachability import check_python, check_reachable
 from slapos.node.work_log import last_lines, telling_line
 from slapos.protocol.prerequisite import read_waiting_sentence
@@ -56,6 +57,7 @@ def run_buildout(work: Work, doors: Doors) -> None:
             limits=doors.isolation.process_limits(work.reference),
         )
     except CommandTimedOut as error:
+        doors.metrics.count(BUILDOUTS, "failed")
         raise StepFailed(
             f"its buildout was ended after {settings.partition_timeout:g} s",
             remedy="if it needs longer, raise partition_timeout in [slapos]",
@@ -64,12 +66,15 @@ def run_buildout(work: Work, doors: Doors) -> None:
     except CommandFailed as error:
         output = last_lines(error.output)
         if waiting := read_waiting_sentence(telling_line(output)):
+            doors.metrics.count(BUILDOUTS, "waiting")
             raise WaitsForInstance(waiting) from error
+        doors.metrics.count(BUILDOUTS, "failed")
         raise StepFailed(
             f"its buildout failed with status {error.status}" if error.status else str(error),
             remedy=_remedy(output, script),
             output=output,
         ) from error
+    doors.metrics.count(BUILDOUTS, "done")
 
 
 def _script(software: Path) -> Path:

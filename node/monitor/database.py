@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+#: Of the schema; 0 is a file in which there is nothing yet.
+VERSION = 1
 #: Seconds to wait for a reader, which holds the file against whoever writes.
 PATIENCE = 5.0
 #: Of the folder: who may read a file in it has to get there.
@@ -61,13 +63,15 @@ class Database:
             raise StoreFailed(f"{self.path} cannot be written: {error}") from error
 
     def read(self, work: Callable[[sqlite3.Connection], Answer]) -> Answer | None:
-        """Return what `work` reads, None where there is no file. Raises StoreFailed."""
+        """Return what `work` reads, None where nothing was written yet. Raises StoreFailed."""
         if not self.path.exists():
             return None
         try:
             with closing(sqlite3.connect(self.path, timeout=self._patience)) as connection:
                 connection.execute("PRAGMA query_only = 1")
-                return work(connection)
+                # Whoever was to make the tables may have been killed before.
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                return work(connection) if version else None
         except (sqlite3.Error, OSError) as error:
             raise StoreFailed(f"{self.path} cannot be read: {error}") from error
 
@@ -96,8 +100,10 @@ class Database:
             if is_new or not self._is_made:
                 # With a log beside it (WAL), who may only read could not do so while nobody writes.
                 connection.execute("PRAGMA journal_mode = TRUNCATE")
-                for statement in self._schema:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in (*self._schema, f"PRAGMA user_version = {VERSION}"):
                     connection.execute(statement)
+                connection.execute("COMMIT")
                 self._is_made = True
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:

@@ -8,7 +8,7 @@ from pathlib import Path
 from slapos.node.doors import Doors
 from slapos.node.monitor.collector import Collector
 from slapos.node.monitor.history import History
-from slapos.node.monitor.inhabited import partitions_in_use
+from slapos.node.monitor.inhabited import find_inhabited
 from slapos.node.users import Account, owner_of
 from slapos.protocol.errors import SlapOSError
 
@@ -41,7 +41,7 @@ class Folders:
         began = self._doors.clock.monotonic()
         if self.measure_next():
             return REST * (self._doors.clock.monotonic() - began)
-        return LOOK
+        return min(LOOK, self._interval or LOOK)
 
     def measure_next(self) -> bool:
         """Measure the folder that has waited longest, and return whether one was due.
@@ -56,7 +56,7 @@ class Folders:
         self._tried = {
             # One that was tried in the future was so before the clock was set back.
             name: at if (at := self._tried.get(name, 0.0)) <= now else 0.0
-            for name in partitions_in_use(self._doors.settings.layout)
+            for name in find_inhabited(self._doors.settings.layout, 0).owners
         }
         oldest = min(self._tried, key=self._tried.__getitem__, default=None)
         if oldest is None or self._tried[oldest] + self._interval > now:

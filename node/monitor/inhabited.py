@@ -5,6 +5,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from slapos.node.layout import Layout
@@ -12,8 +13,19 @@ from slapos.node.layout import Layout
 _INTERFACES = Path("/sys/class/net")
 
 
-def partitions_in_use(layout: Layout) -> dict[str, int]:
-    """Return the user (uid) of the folder of each partition that something was done for."""
+@dataclass(frozen=True, kw_only=True)
+class Inhabited:
+    """The partitions in use, each with the user (uid) of its folder.
+
+    `alone` are the users with one partition: whatever such a user does is of that partition.
+    """
+
+    owners: Mapping[str, int]
+    alone: Mapping[int, str]
+
+
+def find_inhabited(layout: Layout, own_user: int) -> Inhabited:
+    """Return the partitions that something was done for; not all that `own_user` does is theirs."""
     names = set()
     for folder, suffix in (
         (layout.state / "instance", ".json"),
@@ -21,13 +33,22 @@ def partitions_in_use(layout: Layout) -> dict[str, int]:
     ):
         with suppress(FileNotFoundError):
             names |= {n.removesuffix(suffix) for n in os.listdir(folder) if n.endswith(suffix)}
-    owners = {}
-    for name in sorted(names):
-        with suppress(OSError):
-            status = os.lstat(layout.partition(name))
-            if stat.S_ISDIR(status.st_mode):  # the groups of the node itself have none
-                owners[name] = status.st_uid
-    return owners
+    users = {}
+    for name in os.listdir(layout.instance_root):
+        with suppress(FileNotFoundError):
+            status = os.lstat(layout.instance_root / name)
+            if stat.S_ISDIR(status.st_mode):
+                users[name] = status.st_uid
+    # Also those that are not in use: with the same user, they are not told apart by it.
+    folders = Counter(users.values())
+    # The groups of the node itself have no folder.
+    owners = {name: users[name] for name in sorted(names & users.keys())}
+    alone = {
+        user: name
+        for name, user in owners.items()
+        if folders[user] == 1 and user not in (0, own_user)
+    }
+    return Inhabited(owners=owners, alone=alone)
 
 
 class Interfaces:
@@ -37,13 +58,11 @@ class Interfaces:
         self._folder = folder
         self._owners: dict[str, int] = {}
 
-    def of_partitions(self, names: Iterable[str], partitions: Mapping[str, int]) -> dict[str, str]:
-        """Return which interface is which partition's; a user of several partitions is none's."""
+    def of_partitions(self, names: Iterable[str], alone: Mapping[int, str]) -> dict[str, str]:
+        """Return which of the interfaces is of which partition; `alone` as in Inhabited."""
         found = set(names)
         if found != self._owners.keys():
             self._owners = {name: self._owner(name) for name in found}
-        users = Counter(partitions.values())
-        alone = {user: name for name, user in partitions.items() if users[user] == 1}
         return {name: alone[user] for name, user in self._owners.items() if user in alone}
 
     def _owner(self, name: str) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from slapos.node.monitor.history import MACHINE, DaySum
 from slapos.node.monitor.machine import Machine
-from slapos.node.monitor.metrics import Metric, Metrics
+from slapos.node.monitor.metrics import PROMISES_FAILING, Metric, Metrics
 from slapos.node.monitor.usage import Usage
 
 _PARTITION = ("partition",)
@@ -65,6 +65,7 @@ def show(
         metrics.replace(metric, {(name,): getattr(totals[name], field) for name in counted})
     for metric, field in ((MEMORY, "memory"), (PROCESSES, "processes"), (THREADS, "threads")):
         metrics.replace(metric, {(name,): getattr(one, field) for name, one in partitions.items()})
+    metrics.retain(PROMISES_FAILING, partitions)
     metrics.replace(
         DISK, {(name,): one.disk for name, one in partitions.items() if one.disk is not None}
     )

@@ -4,7 +4,7 @@ Every part of the node may count here, so nothing heavy is imported.
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,28 +22,28 @@ class Metric:
     labels: tuple[str, ...] = ()
 
 
-# The node's own work: whoever does it counts it. Results are words in the past tense.
+# The node's own work: whoever does it counts it.
 PASSES = Metric(
     "counter", "slapos_partition_passes_total", "Partitions processed.", ("result",)
 )  # done, waiting, failed, promise_failed
 BUILDOUTS = Metric(
     "counter", "slapos_instance_buildouts_total", "Buildouts of instances run.", ("result",)
-)  # done, failed
+)  # done, waiting, failed
 BUILDS = Metric(
-    "counter", "slapos_release_builds_total", "Builds of software releases.", ("result",)
+    "counter", "slapos_release_builds_total", "Software releases built.", ("result",)
 )  # done, failed
 PROMISES = Metric(
-    "counter", "slapos_promise_checks_total", "Promises checked.", ("result",)
+    "counter",
+    "slapos_promise_results_total",
+    "Results of promises, each time a partition is checked; before its turn the last one counts.",
+    ("result",),
 )  # kept, failed
 PROMISES_FAILING = Metric(
-    "gauge", "slapos_promises_failing", "Promises that did not hold the last time."
+    "gauge", "slapos_promises_failing", "Promises that did not hold the last time.", ("partition",)
 )
 RESTARTS = Metric(
     "counter", "slapos_service_restarts_total", "Services that ended and were started again."
 )
-REPORTS_SENT = Metric(
-    "counter", "slapos_reports_sent_total", "Reports the master answered.", ("result",)
-)  # taken, refused
 REPORTS_WAITING = Metric(
     "gauge", "slapos_reports_waiting", "Reports that the master does not have yet."
 )
@@ -63,6 +63,7 @@ class Metrics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[Metric, dict[tuple[str, ...], float]] = {}
+        self._watched: dict[Metric, Callable[[], float | None]] = {}
 
     def count(self, metric: Metric, *labels: str, by: float = 1.0) -> None:
         """Add to a counter; `labels` are the values of its labels in their order."""
@@ -80,6 +81,16 @@ class Metrics:
         with self._lock:
             self._values[metric] = dict(values)
 
+    def retain(self, metric: Metric, labels: Collection[str]) -> None:
+        """Forget what a metric with one label shows of others, like partitions that are gone."""
+        with self._lock:
+            values = self._values.get(metric, {})
+            self._values[metric] = {key: value for key, value in values.items() if key[0] in labels}
+
+    def watch(self, metric: Metric, read: Callable[[], float | None]) -> None:
+        """Have a gauge read each time somebody asks; None is not shown."""
+        self._watched[metric] = read
+
     def value(self, metric: Metric, *labels: str) -> float | None:
         """Return what a metric shows, None when nobody said."""
         with self._lock:
@@ -87,6 +98,9 @@ class Metrics:
 
     def text(self) -> str:
         """Return all of it in Prometheus' text format, version 0.0.4."""
+        for metric, read in self._watched.items():
+            value = read()
+            self.replace(metric, {} if value is None else {(): value})
         with self._lock:
             copied = {metric: dict(values) for metric, values in self._values.items()}
         lines: list[str] = []

@@ -3,8 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -17,14 +16,13 @@ from slapos.node.monitor.collector import Collector
 from slapos.node.monitor.endpoint import MetricsEndpoint
 from slapos.node.monitor.folders import Folders
 from slapos.node.monitor.history import MACHINE, DaySum, History
-from slapos.node.monitor.inhabited import Interfaces, partitions_in_use
+from slapos.node.monitor.inhabited import Inhabited, Interfaces, find_inhabited
 from slapos.node.monitor.machine import Machine, boot_identifier, read_machine
 from slapos.node.monitor.measures import show
 from slapos.node.monitor.processes import ProcessReader
 from slapos.node.monitor.usage import Look, Usage, process_loads, used
 from slapos.node.users import user_name
 from slapos.protocol.errors import SlapOSError
-from slapos.system.process_lock import process_lock
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ IDLE = 60.0
 
 
 class Monitor:
-    """Samples a node. There is one at a time: `only_one` holds the lock."""
+    """Samples a node. Whoever has it do so holds `layout.monitor_lock`: two would count twice."""
 
     def __init__(self, doors: Doors) -> None:
         settings = doors.settings
@@ -45,7 +43,7 @@ class Monitor:
         self._interval = settings.monitor_interval
         self._history = History(self._layout.measurements)
         self._collector = Collector(self._layout.measurements, days=settings.collect_cache)
-        self._reader = ProcessReader(self._layout.supervisor_socket, own_user=os.geteuid())
+        self._reader = ProcessReader(self._layout.supervisor_socket)
         self._interfaces = Interfaces()
         #: Measures folders: seldom, but it may take minutes, so it has a clock of its own.
         self.folders = Folders(doors, self._history, self._collector)
@@ -85,11 +83,11 @@ class Monitor:
         moment = self._doors.clock.now()
         if self._is_first:
             self._try("what was measured before", self._recall)
-        partitions = partitions_in_use(self._layout)
+        inhabited = find_inhabited(self._layout, os.geteuid())
         machine = read_machine()
-        look = self._look(machine, partitions)
+        look = self._look(machine, inhabited)
         before = look.since(self._before)
-        usages = used(before, look, [*partitions, MACHINE])
+        usages = used(before, look, [*inhabited.owners, MACHINE])
         sizes: dict[str, tuple[float, int]] = {}
         self._try("sizes of folders", lambda: sizes.update(self._history.sizes()))
         for reference, usage in usages.items():
@@ -105,7 +103,7 @@ class Monitor:
         show(self._doors.metrics, machine, usages, self._totals)
         self._before = look
         self._try("history", lambda: self._store(moment, usages, look))
-        self._try("collector", lambda: self._collect(moment, machine, look, before, partitions))
+        self._try("collector", lambda: self._collect(moment, machine, look, before))
         self._try("report", lambda: self._report_days(f"{moment:%Y-%m-%d}"))
         return not self._said
 
@@ -113,21 +111,22 @@ class Monitor:
         self._before = self._history.last_look()
         self._is_first = False
 
-    def _look(self, machine: Machine, partitions: Mapping[str, int]) -> Look:
+    def _look(self, machine: Machine, inhabited: Inhabited) -> Look:
         # First the time: what starts while processes are read is not older than the look.
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        interfaces = machine.interfaces
         networks = {
             # What goes into a tap comes out of the machine behind it.
-            partition: (machine.interfaces[name].sent, machine.interfaces[name].received)
+            partition: (interfaces[name].sent, interfaces[name].received)
             for name, partition in self._interfaces.of_partitions(
-                machine.interfaces, partitions
+                interfaces, inhabited.alone
             ).items()
         }
         networks[MACHINE] = (machine.network.received, machine.network.sent)
         return Look(
             boot=boot_identifier(),
             uptime=uptime,
-            processes=tuple(self._reader.read(partitions)),
+            processes=tuple(self._reader.read(inhabited)),
             busy=machine.busy,
             idle=machine.idle,
             networks=networks,
@@ -156,9 +155,8 @@ class Monitor:
         machine: Machine,
         look: Look,
         before: Look | None,
-        partitions: Mapping[str, int],
     ) -> None:
-        for user in set(partitions.values()) - self._names.keys():
+        for user in {sample.user for sample in look.processes} - self._names.keys():
             self._names[user] = user_name(user)  # each look-up reads all users
         boot = psutil.boot_time()
         loads = process_loads(before, look)
@@ -194,14 +192,3 @@ class Monitor:
         else:
             if self._said.pop(what, ""):
                 logger.info("monitoring: %s works again", what)
-
-
-@contextmanager
-def only_one(doors: Doors) -> Iterator[Monitor]:
-    """Yield a monitor while no other process samples this node. Raises AlreadyRunning."""
-    with process_lock(doors.settings.layout.monitor_lock):
-        monitor = Monitor(doors)
-        try:
-            yield monitor
-        finally:
-            monitor.close()

@@ -5,10 +5,12 @@ started in ticks since the machine did, which stays the same when the clock is s
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from slapos.node.monitor.inhabited import Inhabited
 
 #: supervisord gives these to every process that it starts: its own address, and the group's name.
 MARK = "SUPERVISOR_SERVER_URL"
@@ -56,38 +58,30 @@ class ProcessReader:
     is of that whose supervisord group it was started in, or else that of its parent.
     """
 
-    def __init__(self, socket: Path, *, own_user: int, proc: Path = Path("/proc")) -> None:
-        """`socket` is supervisord's; `own_user` runs this: what is theirs may be no partition's."""
+    def __init__(self, socket: Path, *, proc: Path = Path("/proc")) -> None:
+        """`socket` is supervisord's."""
         self._mark = f"{MARK}=unix://{socket}".encode()
-        self._own_user = own_user
         self._proc = str(proc)
         self._groups: dict[tuple[int, float], str] = {}
 
-    def read(self, owners: Mapping[str, int]) -> list[ProcessSample]:
-        """Return the processes of partitions; `owners` are the users (uid) of the partitions."""
-        partitions: dict[int, list[str]] = {}
-        for reference, user in owners.items():
-            partitions.setdefault(user, []).append(reference)
-        found = list(self._samples(partitions))
-        alone = {
-            user: references[0]
-            for user, references in partitions.items()
-            if len(references) == 1 and user != self._own_user
+    def read(self, inhabited: Inhabited) -> list[ProcessSample]:
+        """Return the processes of partitions."""
+        found = list(self._samples(set(inhabited.owners.values())))
+        self._groups = {
+            sample.key: self._group_of(sample)
+            for sample in found
+            if sample.user not in inhabited.alone
         }
-        groups: dict[tuple[int, float], str] = {}
-        for sample in found:
-            if sample.user not in alone:
-                groups[sample.key] = self._group_of(sample)
-        self._groups = groups
         parents = {sample.pid: sample for sample in found}
         result = []
         for sample in found:
-            partition = alone.get(sample.user) or self._inherited(sample, parents, owners)
+            partition = inhabited.alone.get(sample.user)
+            partition = partition or self._inherited(sample, parents, inhabited.owners)
             if partition:
                 result.append(replace(sample, partition=partition))
         return result
 
-    def _samples(self, users: Mapping[int, Sequence[str]]) -> Iterator[ProcessSample]:
+    def _samples(self, users: Collection[int]) -> Iterator[ProcessSample]:
         for name in os.listdir(self._proc):
             if name.isdigit():
                 # It may end at any moment.
@@ -99,9 +93,7 @@ class ProcessReader:
                         if sample is not None:
                             yield sample
 
-    def _sample(
-        self, name: str, user: int, users: Mapping[int, Sequence[str]]
-    ) -> ProcessSample | None:
+    def _sample(self, name: str, user: int, users: Collection[int]) -> ProcessSample | None:
         folder = f"{self._proc}/{name}"
         # The name, in parentheses, may hold anything.
         fields = _content(f"{folder}/stat").rpartition(b")")[2].split()
@@ -135,8 +127,9 @@ class ProcessReader:
 
     def _group_of(self, sample: ProcessSample) -> str:
         """Return the group of our supervisord that a process was started in, or ''."""
-        if sample.key in self._groups:
-            return self._groups[sample.key]
+        if group := self._groups.get(sample.key):
+            return group
+        # One that was just forked has its own environment only once it executes its program.
         try:
             variables = _content(f"{self._proc}/{sample.pid}/environ", _ENVIRONMENT).split(b"\0")
         except OSError:

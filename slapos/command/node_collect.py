@@ -12,10 +12,10 @@ import os
 
 from slapos.command.node_options import add_configuration, may_run, node_settings
 from slapos.node.assembly import make_doors
-from slapos.node.monitor.monitor import only_one
+from slapos.node.monitor.monitor import Monitor
 from slapos.node.outcome import ExitStatus
 from slapos.node.supervise.configuration import write_main
-from slapos.system.process_lock import AlreadyRunning
+from slapos.system.process_lock import AlreadyRunning, process_lock
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     write_main(settings.layout)
     doors = make_doors(settings)
     try:
-        with only_one(doors) as monitor:
+        with process_lock(settings.layout.monitor_lock):
+            monitor = Monitor(doors)
             is_well = monitor.sample()
             deadline = doors.clock.monotonic() + FOLDERS_TIME
             while doors.clock.monotonic() < deadline and monitor.folders.measure_next():

@@ -33,6 +33,7 @@ from slapos.command.status_table import (
     process_lines,
     shown,
 )
+from slapos.node.agent.kept import read_kept
 from slapos.node.assembly import make_doors
 from slapos.node.condition import NodeCondition, read_condition
 from slapos.node.doors import Doors
@@ -46,6 +47,8 @@ NOT_ALL_RUNNING = 3
 INTERVAL = 1.0
 #: Seconds that the master may be silent: without it, titles are missing.
 PATIENCE = 5.0
+#: Seconds without an answer to the agent after which the master counts as silent.
+SILENCE = 120.0
 #: So many looks share one answer of the master.
 LOOKS = 10
 
@@ -133,32 +136,47 @@ class Look:
 
     def take(self) -> None:
         """Look."""
+        doors = self._doors
+        self._condition, trouble = read_condition(doors)
         if self._looks % LOOKS == 0:
             self._seen.clear()  # two changes within a tick of the clock look like one
             self._ask_master()
         self._looks += 1
         self._trouble = [self._master_trouble] if self._master_trouble else []
         try:
-            self.processes = self._doors.supervisor.processes()
+            self.processes = doors.supervisor.processes()
         except SlapOSError as error:
             self.processes = None
             self._trouble.append(str(error))
-        self._condition, trouble = read_condition(self._doors)
         self._trouble += trouble
         self._statuses = partition_statuses(
-            self._doors.settings.layout,
-            self.processes,
-            self._known,
-            self._condition.usages,
-            self._seen,
+            doors.settings.layout, self.processes, self._known, self._condition.usages, self._seen
         )
 
     def _ask_master(self) -> None:
-        node = self._doors.settings.computer_id
+        """Find out what is wanted: from the agent, which keeps what the master said last."""
+        settings = self._doors.settings
+        kept = read_kept(settings.layout.kept_information) if self._condition.agent else None
+        if kept is not None:
+            self._known, self._master_trouble = kept[1], ""
+            return
         try:
-            self._known, self._master_trouble = self._doors.client.node_information(node), ""
+            self._known = self._doors.client.node_information(settings.computer_id)
+            self._master_trouble = ""
         except SlapOSError as error:
             self._known, self._master_trouble = None, f"without the master: {plain(str(error))}"
+
+    def _agent_line(self) -> str:
+        node = self._condition
+        if not node.agent:
+            return "agent: does not run"
+        line = f"agent: runs, process {node.agent}"
+        if node.master_answered is None:
+            return f"{line}; the master has not answered it yet"
+        answered = shown(node.master_answered)
+        if self._doors.now() - node.master_answered > SILENCE:
+            return f"{line}; the master has not answered since {answered}"
+        return f"{line}; the master answered at {answered}"
 
     @property
     def _shown(self) -> list[PartitionStatus]:
@@ -167,8 +185,7 @@ class Look:
     def lines(self) -> list[str]:
         """Return it for people."""
         node = self._condition
-        agent = f"runs, process {node.agent}" if node.agent else "does not run"
-        lines = [f"agent: {agent}", *self._trouble]
+        lines = [self._agent_line(), *self._trouble]
         if node.reports_waiting:
             since = shown(node.reports_since)
             lines.append(f"{node.reports_waiting} reports wait for the master since {since}")
@@ -184,7 +201,8 @@ class Look:
         """Return it for programs."""
         condition = asdict(self._condition)
         del condition["usages"]
-        times = {name: shown(condition[name]) for name in ("reports_since", "measured_at")}
+        names = ("master_answered", "reports_since", "measured_at")
+        times = {name: shown(condition[name]) for name in names}
         return {
             "node": {**condition, **times, "trouble": self._trouble},
             "partitions": [partition_document(one) for one in self._shown],

@@ -56,7 +56,7 @@ def test_what_is_wrong_what_was_used_and_what_cannot_be_seen(world: World) -> No
     assert one["cpu"] is not None
     assert document["node"]["measured_at"] is not None
     assert json.loads(world.run("status", "--json", "--failing").stdout)["partitions"] == []
-    with process_lock(world.layout.default_pidfile("agent")):
+    with process_lock(world.layout.agent_pidfile):
         assert f"agent: runs, process {os.getpid()}" in world.run("status").stdout
     before = {path: path.stat().st_mtime_ns for path in (world.root / "inst").rglob("*")}
     if IS_ROOT:  # an operator who may read the settings, and nothing of the node's own

@@ -173,6 +173,14 @@ def test_a_damaged_file_is_put_aside(
     assert "was damaged" in caplog.text
 
 
+def test_a_file_with_nothing_in_it_is_as_good_as_none(history: History, tmp_path: Path) -> None:
+    """It is left by one that was killed when it had just begun."""
+    (tmp_path / NAME).touch()
+    assert history.last_look() is None
+    store(history, NOON)
+    assert history.last_look() is not None
+
+
 def test_a_look_of_another_version_is_none(history: History, tmp_path: Path) -> None:
     store(history, NOON)
     rows(tmp_path, "UPDATE last_look SET content = '{\"boot\": 1}'")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from slapos.node.monitor.inhabited import Inhabited
 from slapos.node.monitor.processes import ProcessReader, partition_of_group
 
 SOCKET = Path("/inst/sv.sock")
@@ -40,8 +41,8 @@ class Proc:
         marks = f"SUPERVISOR_SERVER_URL=unix://{socket}\0SUPERVISOR_GROUP_NAME={group}\0"
         (folder / "environ").write_text(f"HOME=/\0{marks if group else ''}")
 
-    def reader(self, own_user: int = US) -> ProcessReader:
-        return ProcessReader(SOCKET, own_user=own_user, proc=self.folder)
+    def reader(self) -> ProcessReader:
+        return ProcessReader(SOCKET, proc=self.folder)
 
 
 @pytest.fixture
@@ -50,14 +51,18 @@ def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
 
 
+#: Our user is slappart0's alone.
+ALONE = Inhabited(owners={"slappart0": US}, alone={US: "slappart0"})
+
+
 def partitions(reader: ProcessReader, *references: str) -> dict[int, str]:
-    samples = reader.read(dict.fromkeys(references, US))
+    samples = reader.read(Inhabited(owners=dict.fromkeys(references, US), alone={}))
     return {sample.pid: sample.partition for sample in samples}
 
 
 def test_what_is_read_of_a_process(proc: Proc) -> None:
     proc.add(7, parent=3, name="odd) S 9 (name", group="slappart0")
-    [one] = proc.reader().read({"slappart0": US})
+    [one] = proc.reader().read(ALONE)
     tick, page = 1 / os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
     assert (one.pid, one.parent, one.started, one.user) == (7, 3, 3000 * tick, US)
     assert (one.cpu, one.ended_children, one.threads) == (200 * tick, 50 * tick, 7)
@@ -66,7 +71,8 @@ def test_what_is_read_of_a_process(proc: Proc) -> None:
 
 def test_with_a_user_of_its_own_all_of_them_are_the_partitions(proc: Proc) -> None:
     proc.add(7)
-    assert partitions(proc.reader(own_user=US + 1), "slappart0") == {7: "slappart0"}
+    [one] = proc.reader().read(ALONE)
+    assert one.partition == "slappart0"
 
 
 def test_with_a_user_for_several_the_supervisors_group_tells(proc: Proc) -> None:
@@ -79,7 +85,17 @@ def test_with_a_user_for_several_the_supervisors_group_tells(proc: Proc) -> None
     assert found == {7: "slappart0", 8: "slappart1"}
 
 
-def test_not_all_of_the_nodes_own_user_is_of_its_only_partition(proc: Proc) -> None:
+def test_one_that_was_seen_before_it_executed_its_program_is_seen_again(proc: Proc) -> None:
+    """Between fork and exec it has the environment of supervisord."""
+    proc.add(7)
+    reader = proc.reader()
+    assert partitions(reader, "slappart0") == {}
+    marks = f"SUPERVISOR_SERVER_URL=unix://{SOCKET}\0SUPERVISOR_GROUP_NAME=slappart0\0"
+    (proc.folder / "7" / "environ").write_text(marks)
+    assert partitions(reader, "slappart0") == {7: "slappart0"}
+
+
+def test_not_all_of_a_user_of_others_is_of_the_only_partition_in_use(proc: Proc) -> None:
     proc.add(7, group="slappart0")
     proc.add(8)
     assert partitions(proc.reader(), "slappart0") == {7: "slappart0"}
@@ -97,14 +113,14 @@ def test_what_lost_its_environment_is_of_its_parents_partition(proc: Proc) -> No
 def test_kernel_threads_are_nobodys_and_the_ended_have_no_threads(proc: Proc) -> None:
     proc.add(7, flags=KERNEL_THREAD)
     proc.add(8, state="Z")
-    [one] = proc.reader(own_user=US + 1).read({"slappart0": US})
+    [one] = proc.reader().read(ALONE)
     assert (one.pid, one.threads) == (8, 0)
 
 
 def test_one_that_ends_meanwhile_is_not_there(proc: Proc) -> None:
     proc.add(7)
     (proc.folder / "7" / "stat").unlink()
-    assert partitions(proc.reader(own_user=US + 1), "slappart0") == {}
+    assert proc.reader().read(ALONE) == []
 
 
 @pytest.mark.parametrize(
