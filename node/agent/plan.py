@@ -20,7 +20,9 @@ LOOK_INTERVAL = 300.0
 #: Seconds between two looks at the files of a local release.
 LOCAL_INTERVAL = 2.0
 #: Seconds between checks of promises that fail: so many, then more each time.
-PROMISE_WAITS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+PROMISE_WAITS = (0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+#: So many checks after a start may fail before that is more than a service still starting.
+EARLY_CHECKS = 5
 #: Seconds between checks of promises that hold: their own, but these at least and at most.
 PROMISE_INTERVAL, LONGEST_PROMISE_INTERVAL = 60.0, 3600.0
 #: Seconds after which something is tried again that another program is at work on.
@@ -46,7 +48,7 @@ class Job:
     """Work to begin: on which partition or release (`key`), or on the whole node.
 
     `ripe` is whether the wait after a failure is over by the agent's own clock. `anew` is whether
-    promises are checked as after a start.
+    promises are checked as after a start, `early` whether services may still be starting.
     """
 
     kind: Kind
@@ -56,6 +58,7 @@ class Job:
     information: NodeInformation | None = None
     ripe: bool = False
     anew: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,7 @@ class _Partition:
     gone: bool = False
     has_promises: bool = False
     broken_checks: int = 0
+    has_started: bool = True
     check_anew: bool = False
 
 
@@ -181,6 +185,7 @@ class Plan:
         partition = self._partitions.get(reference)
         if partition is not None and partition.has_promises:
             partition.check_anew, partition.broken_checks = True, 0
+            partition.has_started = False
             self._lanes[Kind.PROMISE].want(reference, now)
 
     def take_end(self, ended: Ended, now: Moment) -> None:
@@ -228,7 +233,7 @@ class Plan:
         if not partition.has_promises:
             lane.forget(key)
         elif outcome.changed:
-            partition.broken_checks = 0
+            partition.broken_checks, partition.has_started = 0, False
             lane.want(key, now)
         elif not lane.has(key):
             # After a start of the agent: not those of hundreds of partitions at once.
@@ -241,7 +246,7 @@ class Plan:
             lane.end(key)
             return
         if ended.outcome is None or ended.outcome.result is Result.DONE:
-            partition.broken_checks = 0
+            partition.broken_checks, partition.has_started = 0, True
             wait = min(max(ended.again_in, PROMISE_INTERVAL), LONGEST_PROMISE_INTERVAL)
         else:
             wait = PROMISE_WAITS[min(partition.broken_checks, len(PROMISE_WAITS) - 1)]
@@ -313,7 +318,8 @@ class Plan:
             case Kind.PROMISE:
                 partition = self._partitions[key]
                 anew, partition.check_anew = partition.check_anew, False
-                return Job(kind=kind, key=key, partition=partition.wanted, anew=anew)
+                early = not partition.has_started and partition.broken_checks < EARLY_CHECKS
+                return Job(kind=kind, key=key, partition=partition.wanted, anew=anew, early=early)
             case Kind.USAGE | Kind.FIREWALL:
                 return Job(kind=kind, key=key, information=self._information)
 

@@ -12,8 +12,8 @@ class Saying:
     """Says how work ended; the same thing again is said only when it was done again."""
 
     def __init__(self) -> None:
-        #: By what it is about: what was said last not to be as wanted.
-        self._said: dict[tuple[Kind, str], tuple[Result, str]] = {}
+        #: By what it is about: what was said last of what is not as wanted, and its level.
+        self._said: dict[tuple[Kind, str], tuple[int, str]] = {}
 
     def take(self, ended: Ended) -> None:
         """Say what came of a job, if that is news."""
@@ -23,28 +23,31 @@ class Saying:
         key = ended.job.kind, ended.job.key
         before = self._said.pop(key, None)
         if outcome.result is Result.DONE:
-            self._well(ended, outcome, before is not None)
+            if text := _well(ended, outcome, was_bad=before is not None):
+                logger.info("%s", text)
             return
-        self._said[key] = now = outcome.result, outcome.cause
-        if now == before and not outcome.changed:
-            return
-        if outcome.result is Result.WAITING:
-            logger.info("%s waits: %s", _named(outcome), outcome.cause)
-        else:
-            logger.error("%s: %s", outcome.result, outcome.line())
+        self._said[key] = now = _badly(ended, outcome)
+        if now != before or outcome.changed:
+            level, text = now
+            logger.log(level, "%s", text)
 
-    def _well(self, ended: Ended, outcome: Outcome, was_bad: bool) -> None:
-        if ended.job.kind is Kind.PROMISE:
-            if was_bad:
-                logger.info("%s: its promises hold again", outcome.subject)
-        elif outcome.changed:
-            logger.info("%s: %s", _named(outcome), _done(ended))
-        elif was_bad:
-            logger.info("%s: it is as wanted again", _named(outcome))
 
-    def forget(self, kind: Kind, key: str) -> None:
-        """Forget what was said of something that is no more."""
-        self._said.pop((kind, key), None)
+def _well(ended: Ended, outcome: Outcome, *, was_bad: bool) -> str:
+    """Return what is to be said of what is as wanted: nothing when it was before."""
+    if ended.job.kind is Kind.PROMISE:
+        return f"{outcome.subject}: its promises hold" if was_bad else ""
+    if outcome.changed:
+        return f"{_named(outcome)}: {_done(ended)}"
+    return f"{_named(outcome)}: it is as wanted again" if was_bad else ""
+
+
+def _badly(ended: Ended, outcome: Outcome) -> tuple[int, str]:
+    """Return the level and the words for what is not as wanted."""
+    if outcome.result is Result.PROMISE_FAILED and ended.job.early:
+        return logging.INFO, f"{outcome.subject}: its promises do not hold yet: {outcome.cause}"
+    if outcome.result is Result.WAITING:
+        return logging.INFO, f"{_named(outcome)} waits: {outcome.cause}"
+    return logging.ERROR, f"{outcome.result}: {outcome.line()}"
 
 
 def _named(outcome: Outcome) -> str:
