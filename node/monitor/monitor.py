@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 #: Seconds between two samples that memory and disk are counted for at most: what was in a longer
 #: gap, while the node was off, is not known. (It is twice the interval when that is more.)
 LONGEST_GAP = 600.0
+#: Seconds after the beginning of an interval: two clocks differ a little, and before is too early.
+LATE = 0.05
 #: Seconds between two looks when nothing is sampled.
 IDLE = 60.0
 
@@ -68,7 +70,7 @@ class Monitor:
             return IDLE
         self.sample()
         now = self._doors.now()
-        return self._interval - now % self._interval
+        return self._interval - now % self._interval + LATE
 
     def close(self) -> None:
         """Let go of what is held."""

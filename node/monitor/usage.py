@@ -11,8 +11,8 @@ class Usage:
     """What a partition, or the machine, used in `seconds`.
 
     `cpu` is in seconds of one processor. `memory` (bytes), `processes` and `threads` are as they
-    were at the end. `read`, `written` (to and from disks), `received`, `sent` are bytes; `network`
-    says whether the latter two were counted at all. `disk` is in bytes, None when not known.
+    were at the end. `read`, `written` (from and to disks), `received`, `sent` are bytes; the latter
+    two are None where there is no interface that counts them, `disk` (bytes) when it is not known.
     """
 
     seconds: float
