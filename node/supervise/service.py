@@ -94,7 +94,10 @@ class Output:
         return getattr(self.process.config, f"{self.channel}_logfile") or None
 
     def _open(self) -> int:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        # Neither a link nor a pipe, which may be put there, leads astray or stops supervisord.
+        flags = (
+            os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        )
         return os.open(str(self._path), flags, 0o666)
 
     def readable(self) -> bool:

@@ -2,6 +2,9 @@
 
 import os
 import signal
+from collections.abc import Callable
+
+import pytest
 
 from tests.integration.node.supervise.supervised import Partitions
 from tests.integration.node.world import is_running, is_written, until
@@ -43,20 +46,30 @@ def test_logs_are_emptied_and_their_removal_survived(partitions: Partitions) -> 
     until(lambda: log.exists() and log.read_text() == "two\n")
 
 
-def test_a_log_that_cannot_be_written_does_not_stop_a_service(partitions: Partitions) -> None:
+@pytest.mark.parametrize("obstacle", ["folder", "pipe", "link"])
+def test_a_log_that_cannot_be_written_does_not_stop_a_service(
+    partitions: Partitions, obstacle: str
+) -> None:
     partitions.service("web", "echo one; trap 'echo two' USR1; while :; do sleep 0.02; done")
     partitions.run()
     log = partitions.layout.output("slappart0") / ".slappart0_web.log"
     until(lambda: log.read_text() == "one\n")
     log.unlink()
-    log.mkdir()
+    target = partitions.root / "target"
+    put: dict[str, Callable[[], None]] = {
+        "folder": log.mkdir,
+        "pipe": lambda: os.mkfifo(log),
+        "link": lambda: log.symlink_to(target),
+    }
+    put[obstacle]()
     process = partitions.process(WEB)
     os.kill(process.pid, signal.SIGUSR1)
     partitions.service("other", reference="slappart1")
     partitions.run("slappart1")
-    log.rmdir()
+    log.rename(partitions.root / "away")
     os.kill(process.pid, signal.SIGUSR1)
     until(lambda: log.exists() and "two" in log.read_text())
+    assert not target.exists()
     assert partitions.process(WEB).pid == process.pid
 
 
