@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from bench.measure import Figure, show, timed
+from bench.measure import Figure, of_pairs, show, timed
 from slapos.node.layout import Layout
 from slapos.node.supervise.events import ProcessEvents
 from slapos.node.supervise.supervisor import Supervisor
@@ -139,43 +139,65 @@ def new_node() -> Iterator[Node]:
         shutil.rmtree(root)
 
 
-def add_one_by_one(node: Node) -> list[Figure]:
-    """Add the partitions; what the last ones cost, beside what the first ones did."""
+def fill(node: Node, count: int) -> Supervisor:
+    """Start supervisord and so many partitions, one by one."""
+    supervisor = node.supervisor()
+    supervisor.ensure_running()
+    for number in range(count):
+        node.make_partition(number)
+        node.run_partition(supervisor, number)
+    return supervisor
+
+
+def one_more(node: Node, supervisor: Supervisor) -> float:
+    """Return how long it takes to bring about another partition, which is removed again."""
+    node.make_partition(COUNT)
+    taken = timed(lambda: node.run_partition(supervisor, COUNT))
+    supervisor.stop_partition(f"slappart{COUNT}")
+    shutil.rmtree(node.layout.partition(f"slappart{COUNT}"))
+    return taken
+
+
+def beside_ten(node: Node, supervisor: Supervisor) -> list[Figure]:
+    """Return what work on a partition costs here, beside a node with 10 partitions."""
+    with new_node() as small:
+        other = fill(small, 10)
+        added = [(one_more(node, supervisor), one_more(small, other)) for _ in range(50)]
+        same = [
+            (
+                timed(lambda: node.run_partition(supervisor, 7)),
+                timed(lambda: small.run_partition(other, 7)),
+            )
+            for _ in range(50)
+        ]
+    return [
+        of_pairs(f"{what} when there are 1,000", "when there are 10", pairs)
+        for what, pairs in (
+            ("adding a partition", added),
+            ("a partition in which nothing changed", same),
+        )
+    ]
+
+
+def in_use(node: Node) -> list[Figure]:
+    """Return the figures of a node whose partitions were added one by one."""
     supervisor = node.supervisor()
     supervisor.ensure_running()
     empty = megabytes(node.supervisord)
-    times = []
-    for number in range(COUNT):
-        node.make_partition(number)
-        times.append(timed(lambda number=number: node.run_partition(supervisor, number)))
+    fill(node, COUNT)
     node.wait_until_running(supervisor)
-    first, last = statistics.median(times[5:55]), statistics.median(times[-50:])
-    again = [timed(lambda: node.run_partition(supervisor, 7)) for _ in range(50)]
+    full = megabytes(node.supervisord)
     return [
         Figure(
-            name="adding a partition when there are 1,000",
-            median=last * 1000,
-            unit="ms",
-            beside="when there are 10",
-            beside_median=first * 1000,
-            ratio=last / first,
-            runs=50,
-        ),
-        Figure(
-            name="… and one in which nothing changed",
-            median=1000 * statistics.median(again),
-            unit="ms",
-            runs=50,
-        ),
-        Figure(
             name="memory of supervisord with 1,000 processes",
-            median=megabytes(node.supervisord),
+            median=full,
             unit="MB",
             beside="with none",
             beside_median=empty,
-            ratio=megabytes(node.supervisord) / empty,
+            ratio=full / empty,
         ),
         Figure(name="a core, idle with 1,000 processes", median=busy(node.supervisord), unit="%"),
+        *beside_ten(node, supervisor),
         hearing(node, supervisor),
     ]
 
@@ -269,7 +291,7 @@ def bare(node: Node) -> float:
 
 def main() -> None:
     with new_node() as node:
-        figures = add_one_by_one(node)
+        figures = in_use(node)
         node.end(node.supervisor())
         ours, stock, naked = [], [], []
         for _ in range(3):

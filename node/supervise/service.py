@@ -192,6 +192,12 @@ class Service(Subprocess):  # type: ignore[misc]
             raise OSError(errno.EPIPE, "Process already closed")
         os.write(self.pipes["stdin"], as_bytes(chars))
 
+    def _spawn_as_parent(self, pid: int) -> Any:
+        # As the child does, whoever is first: it may be told to stop before it has come so far.
+        with suppress(OSError):
+            os.setpgid(pid, pid)
+        return super()._spawn_as_parent(pid)
+
     def _prepare_child_fds(self) -> None:
         options = self.config.options
         os.dup2(self.pipes["child_stdin"], 0)

@@ -32,6 +32,13 @@ MOST_FILES = 65536
 LONGEST_WAIT = 1.0
 #: What the main file says of the files of groups, which are read one by one.
 INCLUDE = re.compile(r"^\[include\].*?(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
+#: The signals that supervisord handles.
+HANDLED = frozenset(
+    (
+        *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT),
+        *(signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2),
+    )
+)
 READABLE = select.POLLIN | select.POLLPRI
 
 
@@ -88,6 +95,22 @@ class Options(ServerOptions):  # type: ignore[misc]
             except (ValueError, OSError):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         self.minfds = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    def fork(self) -> int:
+        """Fork. A signal to the child is one to the program, also before it has become that.
+
+        It would be taken by our handlers else, and be lost.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                for number in HANDLED:
+                    signal.signal(number, signal.SIG_DFL)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
 
     def close_parent_pipes(self, pipes: Any) -> None:
         """Close our ends of the pipes of a process."""

@@ -188,6 +188,25 @@ def test_a_service_that_does_not_stop_keeps_no_other_waiting(partitions: Partiti
     assert {p.group for p in partitions.supervisor.processes()} == {"slappart1"}
 
 
+def test_a_service_that_is_stopped_while_it_starts_need_not_be_killed(
+    partitions: Partitions,
+) -> None:
+    partitions.service("web")
+    partitions.run()
+    server = partitions.supervisor._server
+    calls = [
+        {"methodName": f"supervisor.{name}", "params": [f"slappart0:{WEB}", False]}
+        for name in ("stopProcess", "startProcess", "stopProcess")
+    ]
+    for _ in range(20):
+        until(lambda: partitions.process(WEB).state != "STOPPING")
+        server.system.multicall(calls[1:] if partitions.process(WEB).pid == 0 else calls[:1])
+    until(lambda: partitions.process(WEB).state == "STOPPED")
+    log = (partitions.root / "var" / "log" / "supervisord.log").read_text()
+    assert log.count("spawned: 'web-on-watch'") == 20
+    assert "SIGKILL" not in log
+
+
 def test_supervisord_stops_all_partitions_at_the_same_time(partitions: Partitions) -> None:
     partitions.service("stubborn", STUBBORN)
     told = "trap 'echo told > told; exit' TERM\necho ready > ready\nwhile :; do sleep 0.1; done"
