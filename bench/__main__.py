@@ -14,6 +14,7 @@ BENCHMARKS = {
     "journal": "writing a report down, beside one fsync",
     "feed_waiters": "6,000 nodes that wait for a change",
     "helloworld": "request to healthy, the release already built",
+    "change": "a change at the master to the changed service answering",
     "monitor": "a sample of what 1,000 processes use, beside psutil",
     "demo": "`make demo` from zero to healthy, by phase",
 }
