@@ -139,6 +139,7 @@ class Feed:
         told = self._asked_feed()
         token, document = str(told.get("token", "")), told.get("information")
         if not told.get("changed"):
+            self._hesitation.settle()
             is_waiting = self._clock.monotonic() - begun > AT_ONCE
             return 0.0 if is_waiting else self._poll_wait()
         if not isinstance(document, str):
@@ -170,6 +171,7 @@ class Feed:
         if found is not None:
             document, etag = found
             return self._take(Answer(document=document, etag=etag, token=token))
+        self._hesitation.settle()
         if last is not None:
             self._last = replace(last, token=token)
         return 0.0

@@ -53,6 +53,10 @@ class Hesitation:
             return []
         return older
 
+    def settle(self) -> None:
+        """The master says again what was accepted: nothing waits."""
+        self._since = None
+
     @property
     def waits(self) -> bool:
         """Whether an answer waits."""

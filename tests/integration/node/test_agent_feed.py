@@ -177,6 +177,19 @@ def test_an_older_state_than_before_the_start_waits_too(
     assert ["of p0" in warnings[0], warnings[1]] == [True, "the master's state is accepted"]
 
 
+def test_an_older_state_that_was_a_mistake_is_forgotten(listener: Listener) -> None:
+    listener.master.has_feed = True
+    listener.want("5")
+    listener.ask()
+    for _ in range(2):
+        listener.want("4")
+        assert listener.ask()[0] == OLDER_INTERVAL
+        listener.clock.advance(400.0)
+        listener.want("5")
+        listener.ask()
+    assert listener.timestamps == ["5"]
+
+
 def test_what_cannot_be_kept_is_acted_on_all_the_same(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
