@@ -15,18 +15,18 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     JSON,
     ColumnElement,
     Engine,
-    Integer,
-    String,
+    any_,
     bindparam,
-    cast,
     func,
     select,
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import InstrumentedAttribute
 
 from slapos.master.database import Database
 from slapos.master.feed.watch import Watch, keep_watching
@@ -80,7 +80,7 @@ class Feed:
         *,
         contact: float = CONTACT,
     ) -> None:
-        self._looks = _Looks(database.looking)
+        self._looks = Looks(database.looking)
         self._database, self._clock = database, clock
         self._watch, self._announcer, self._contact = watch, announcer, contact
         self._reader, self._writer = Workers("feed", 1), Workers("feed-contact", 1)
@@ -231,20 +231,17 @@ class Feed:
             session.execute(self._looks.contact, {"now": now, "listed": sorted(node_ids)})
 
 
-class _Looks:
+class Looks:
     """The statements that look at any number of nodes at once."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        is_sqlite = engine.dialect.name == "sqlite"
-        elements = func.json_each if is_sqlite else func.json_array_elements_text
-        listed: Any = elements(bindparam("listed", type_=JSON)).table_valued("value")
-        ids: ColumnElement[bool] = NodeExchange.node_id.in_(select(cast(listed.c.value, Integer)))
+        ids = _is_listed(engine, NodeExchange.node_id)
         self._by_id = select(NodeExchange.node_id, NodeExchange.change).where(ids)
         self._by_reference = (
             select(ComputeNode.reference, NodeExchange.node_id, NodeExchange.change)
             .join(NodeExchange, NodeExchange.node_id == ComputeNode.id)
-            .where(ComputeNode.reference.in_(select(cast(listed.c.value, String))))
+            .where(_is_listed(engine, ComputeNode.reference))
         )
         self.contact = update(NodeExchange).where(ids).values(contacted_at=bindparam("now"))
 
@@ -263,6 +260,14 @@ class _Looks:
                 rows = connection.execute(self._by_reference, {"listed": list(references)})
                 found = {row.reference: (row.node_id, row.change) for row in rows}
         return changed, found
+
+
+def _is_listed(engine: Engine, column: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+    """Return that a column is in `listed`: one parameter, however many values it has."""
+    if engine.dialect.name == "postgresql":
+        return column == any_(bindparam("listed", type_=ARRAY(column.type)))
+    listed: Any = func.json_each(bindparam("listed", type_=JSON)).table_valued("value")
+    return column.in_(select(listed.c.value))
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, call: Any, *arguments: Any) -> None:

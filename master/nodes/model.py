@@ -34,9 +34,7 @@ class ComputeNode(Base):
     created_at: Mapped[datetime]
     formatted_at: Mapped[datetime | None]
 
-    exchange: Mapped["NodeExchange"] = relationship(
-        lazy="joined", innerjoin=True, cascade="all, delete-orphan"
-    )
+    exchange: Mapped["NodeExchange"] = relationship(lazy="joined", cascade="all, delete-orphan")
     partitions: Mapped[list["ComputePartition"]] = relationship(
         back_populates="node", order_by="ComputePartition.id", cascade="all, delete-orphan"
     )

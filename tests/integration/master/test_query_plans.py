@@ -10,9 +10,18 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, event
 
-from tests.integration.master.factories import NODE, format_form, request_form
+from slapos.master.feed.waiting import Looks
+from slapos.master.http import Assembly
+from tests.integration.master.factories import NODE, URL, format_form, request_form
 
-GROWING = {"instance_trees", "software_instances", "compute_partitions"}
+GROWING = {
+    "instance_trees",
+    "software_instances",
+    "compute_partitions",
+    "compute_nodes",
+    "node_exchanges",
+    "taken_reports",
+}
 ROOT = {"computer_id": NODE, "computer_partition_id": "slappart0"}
 
 Asked = list[tuple[str, Any]]
@@ -67,6 +76,31 @@ def test_a_node_that_asks_or_reports_scans_nothing(
     asked.clear()
     assert tree.get(f"/getFullComputerInformation?computer_id={NODE}").status_code == 200
     assert tree.post("/startedComputerPartition", data=ROOT).status_code == 200
+    assert list(_scans(engine, list(asked))) == []
+
+
+def test_a_node_that_waits_scans_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -> None:
+    """Nor do many: those who are new, those who may have a change, and that they are there."""
+    parts: Assembly = tree.application.extensions["slapos"]
+    looks = Looks(parts.database.looking)
+    asked.clear()
+    assert tree.get(f"/v1/nodes/{NODE}/changes?since=x&information=1").status_code == 200
+    assert looks.at({1: "x"}, {NODE, "other"})[1].keys() == {NODE}
+    with parts.database.writing.begin() as session:
+        session.execute(looks.contact, {"now": parts.clock.now(), "listed": [1, 2]})
+    assert list(_scans(engine, list(asked))) == []
+
+
+def test_reports_scan_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -> None:
+    tree.post("/supplySupply", data={"url": URL, "computer_id": NODE})
+    reports = [
+        {"id": "0" * 32, "kind": "instance", "partition": "slappart0", "state": "started"},
+        {"id": "1" * 32, "kind": "release", "url": URL, "state": "available"},
+        {"id": "2" * 32, "kind": "usage", "document": "<journal/>"},
+    ]
+    asked.clear()
+    answer = tree.post(f"/v1/nodes/{NODE}/reports", json={"reports": reports})
+    assert len(answer.get_json()["taken"]) == 3
     assert list(_scans(engine, list(asked))) == []
 
 

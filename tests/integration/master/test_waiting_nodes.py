@@ -19,7 +19,7 @@ from slapos.master.app import create_app
 from slapos.master.catalog import service as catalog
 from slapos.master.database import Database
 from slapos.master.feed.waiting import Feed
-from slapos.master.feed.watch import watch_of
+from slapos.master.feed.watch import Wake, Watch, watch_of
 from slapos.master.http import Assembly
 from slapos.master.nodes import service as nodes
 from slapos.master.settings import Settings
@@ -158,8 +158,10 @@ def test_a_database_that_fails_is_told_and_waited_for(app: Flask, port: int) -> 
 
 
 @asynccontextmanager
-async def feed_of(parts: Assembly, contact: float = 100.0) -> AsyncIterator[Feed]:
-    watch = watch_of(parts.database.looking)
+async def feed_of(
+    parts: Assembly, contact: float = 100.0, watch: Watch | None = None
+) -> AsyncIterator[Feed]:
+    watch = watch or watch_of(parts.database.looking)
     feed = Feed(parts.database, parts.clock, watch, parts.announcer, contact=contact)
     running = asyncio.create_task(feed.run())
     yield feed
@@ -231,6 +233,16 @@ def test_all_who_have_to_be_looked_at_take_one_query(app: Flask) -> None:
     assert asyncio.run(wait()) <= 6
 
 
+class Deaf:
+    """A watch that hears nothing, so that what this process itself announces has to do."""
+
+    def attend(self, *, is_wanted: bool) -> None:
+        pass
+
+    async def run(self, wake: Wake) -> None:
+        await asyncio.Event().wait()
+
+
 def test_a_change_between_look_and_wait_is_not_missed(app: Flask) -> None:
     """It is committed right after the first look has read the token, before anybody waits."""
     parts: Assembly = app.extensions["slapos"]
@@ -243,7 +255,7 @@ def test_a_change_between_look_and_wait_is_not_missed(app: Flask) -> None:
             supply(app)
 
     async def wait() -> str:
-        async with feed_of(parts) as feed:
+        async with feed_of(parts, watch=Deaf()) as feed:
             event.listen(parts.database.engine, "after_cursor_execute", change)
             waiter = feed.enter(NODE, token, LONG)
             async with asyncio.timeout(30):
