@@ -1,0 +1,265 @@
+"""A storm: orders and changes by a seed, and a `kill -9` after each, of whatever is at work then.
+
+What was killed is started again as a service manager would; nothing else helps.
+"""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+
+from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, NotReady
+from slapos.protocol.states import InstanceState
+from slapos.protocol.tree_status import InstanceStatus, Phase
+from tests.e2e.counted import services, starts, write_release
+from tests.e2e.deployment import MASTER, NODE, Deployment, until
+
+#: The orders, and their software types.
+TYPES = {"one": "default", "two": "default", "three": "default", "tree": "deep2"}
+#: Seconds that may pass between two blows.
+LONGEST_PAUSE = 0.4
+#: Seconds that one waits for a process to be there before something else is killed.
+PATIENCE = 0.5
+#: Seconds that everything gets to come right afterwards, back-off included.
+SETTLING = 180.0
+STARTED, STOPPED, DESTROYED = InstanceState
+
+
+@dataclass
+class Order:
+    """What was asked for under a title, and when it was stopped or destroyed."""
+
+    state: InstanceState
+    value: int = 0
+    lowered_at: list[float] = field(default_factory=list)
+
+
+class Storm:
+    """One deployment, beaten."""
+
+    def __init__(self, deployment: Deployment, seed: int) -> None:
+        self._deployment = deployment
+        self._chance = random.Random(seed)
+        self._release = deployment.root / "release"
+        self._url = write_release(self._release)
+        self.orders = {title: Order(STARTED) for title in TYPES}
+        self.killed: Counter[str] = Counter()
+        #: When supervisord was killed: everything it ran is then started once more.
+        self._fell: list[float] = []
+
+    def begin(self) -> None:
+        """Place the orders, and wait until all is there."""
+        for title in self.orders:
+            self._order(title)
+        self._deployment.start(NODE)
+        until(self._is_settled, "all is there before the storm", SETTLING)
+
+    def blow(self, kills: int) -> None:
+        """Change something and kill something, so many times."""
+        for _ in range(kills):
+            self._change()
+            time.sleep(self._chance.uniform(0, LONGEST_PAUSE))
+            self._kill()
+
+    def calm(self) -> None:
+        """Wait until all is as ordered, and check that nothing was lost or doubled or restarted."""
+        try:
+            until(self._is_settled, "all is as ordered after the storm", SETTLING)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._unsettled()}") from None
+        self._check_master()
+        for title, order in self.orders.items():
+            for instance in self._instances(title):
+                assert instance.partition is not None
+                self._check_starts(self._deployment.partition(instance.partition), order)
+
+    # What happens.
+
+    def _change(self) -> None:
+        """Change an order, or the release."""
+        title = self._chance.choice(list(self.orders))
+        order = self.orders[title]
+        kind = self._chance.choices(("value", "stop", "destroy", "release"), weights=(6, 2, 1, 1))[
+            0
+        ]
+        if kind == "release":
+            profile = self._release / "software.cfg"
+            profile.write_text(f"{profile.read_text()}# {self._chance.random()}\n")
+            return
+        if order.state is not STARTED:
+            order.state = STARTED
+        elif kind == "stop":
+            order.state = STOPPED
+        elif kind == "destroy":
+            order.state = DESTROYED
+        else:
+            order.value += 1
+        self._order(title)
+        if order.state is not STARTED:
+            order.lowered_at.append(time.time())
+
+    def _order(self, title: str) -> None:
+        """Ask until the master has taken it."""
+        order, deadline = self.orders[title], time.monotonic() + SETTLING
+        while time.monotonic() < deadline:
+            try:
+                self._deployment.client().request(
+                    software_url=self._url,
+                    title=title,
+                    software_type=TYPES[title],
+                    parameters={"value": f"{title}-{order.value}"},
+                    state=order.state,
+                )
+            except NotReady:  # it has no partition yet, or has none any more
+                return
+            except (MasterUnreachable, MasterFailed):
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError(f"the master does not take the order {title}")
+
+    def _kill(self) -> None:
+        """Kill one of what is there."""
+        kind = self._chance.choice(list(self._targets))
+        self.killed[kind if self._targets[kind](self) else "nothing to kill"] += 1
+
+    def _kill_node(self) -> bool:
+        self._deployment.kill(NODE)
+        self._deployment.start(NODE)
+        return True
+
+    def _kill_master(self) -> bool:
+        self._deployment.kill(MASTER)
+        self._deployment.start(MASTER)
+        return True
+
+    def _kill_supervisord(self) -> bool:
+        with suppress(OSError, ValueError):
+            pid = int((self._deployment.root / "inst/var/run/supervisord.pid").read_text())
+            if _is_of(pid, self._deployment.root):
+                self._fell.append(time.time())
+                os.kill(pid, signal.SIGKILL)
+                return True
+        return False
+
+    def _kill_build(self) -> bool:
+        return self._kill_at_work("soft")
+
+    def _kill_instance(self) -> bool:
+        return self._kill_at_work("inst")
+
+    def _kill_at_work(self, below: str) -> bool:
+        """Kill a buildout, a promise, whatever works in a folder now; not a service."""
+        place, deadline = self._deployment.root / below, time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            found = [
+                process.pid
+                for process in psutil.process_iter(["cwd", "name"])
+                if Path(process.info["cwd"] or "/").parent == place
+                and process.info["name"] not in ("sleep", "sh")
+            ]
+            if found:
+                with suppress(ProcessLookupError):
+                    os.kill(self._chance.choice(found), signal.SIGKILL)
+                    return True
+            time.sleep(0.005)
+        return False
+
+    def _kill_warm(self) -> bool:
+        with suppress(psutil.Error):
+            for child in psutil.Process(self._deployment.processes[NODE].pid).children():
+                if any("warm_process" in word for word in child.cmdline()):
+                    child.kill()
+                    return True
+        return False
+
+    _targets: dict[str, Callable[["Storm"], bool]] = {  # noqa: RUF012
+        "the node": _kill_node,
+        "the master": _kill_master,
+        "supervisord": _kill_supervisord,
+        "a build": _kill_build,
+        "work in a partition": _kill_instance,
+        "the warm process": _kill_warm,
+    }
+
+    # What is to be.
+
+    def _instances(self, title: str) -> tuple[InstanceStatus, ...]:
+        try:
+            return self._deployment.tree(title).instances
+        except NotFound:
+            return ()
+
+    def _is_settled(self) -> bool:
+        return not self._unsettled()
+
+    def _unsettled(self) -> list[str]:
+        """Return what is not as ordered."""
+        found = []
+        used = set()
+        for title, order in self.orders.items():
+            instances = self._instances(title)
+            if order.state is DESTROYED:
+                found += [f"{each.title} is {each.phase}" for each in instances]
+                continue
+            if len(instances) != 1 + (TYPES[title] == "deep2"):
+                found.append(f"{title} has {len(instances)} instances")
+            for each in instances:
+                used.add(each.partition)
+                if each.phase is not Phase.HEALTHY:
+                    found.append(f"{each.title} is {each.phase} ({each.message})")
+                elif each.requested_state is not order.state:
+                    found.append(f"{each.title} is asked to be {each.requested_state}")
+                found += self._wrong_service(each, order, f"{title}-{order.value}")
+        for folder in sorted((self._deployment.root / "inst").glob("part*")):
+            if folder.name not in used and services(folder):
+                found.append(f"{folder.name} is free, and something runs in it")
+        return found
+
+    def _wrong_service(self, instance: InstanceStatus, order: Order, value: str) -> list[str]:
+        if instance.partition is None:
+            return [f"{instance.title} has no partition"]
+        folder = self._deployment.partition(instance.partition)
+        running, last = services(folder), starts(folder)[-1:]
+        if order.state is not STARTED:
+            return [f"{instance.title} runs"] if running else []
+        if [start.pid for start in last] != running or last[0].value != value:
+            return [f"{instance.title}: {running} run, the last start is {last}, not of {value}"]
+        if instance.connection.get("value") != value:
+            return [f"{instance.title} has published {instance.connection}"]
+        return []
+
+    def _check_master(self) -> None:
+        """See that the master knows each instance once, and nothing but what was ordered."""
+        known = self._deployment.client().node_information("node")
+        busy = [partition for partition in known.partitions if not partition.is_free]
+        wanted = sum(
+            1 + (TYPES[title] == "deep2")
+            for title, order in self.orders.items()
+            if order.state is not DESTROYED
+        )
+        titles = [partition.title for partition in busy]
+        assert len(titles) == len(set(titles)) == wanted, titles
+
+    def _check_starts(self, partition: Path, order: Order) -> None:
+        """See that nothing was started again without a need."""
+        found = starts(partition)
+        for before, after in pairwise(found):
+            reasons = [*self._fell, *order.lowered_at]
+            if before.value == after.value:
+                needed = any(before.at - 1 < at < after.at for at in reasons)
+                assert needed, f"{partition.name} was started at {before} and again at {after}"
+
+
+def _is_of(pid: int, root: Path) -> bool:
+    with suppress(psutil.Error):
+        return any(str(root) in word for word in psutil.Process(pid).cmdline())
+    return False

@@ -1,0 +1,26 @@
+"""Two hundred times `kill -9` at random moments of a run of orders: all comes right by itself."""
+
+import os
+
+import pytest
+
+from tests.e2e.deployment import MASTER, NODE, deployed
+from tests.e2e.storm import Storm
+
+pytestmark = pytest.mark.e2e
+
+KILLS = 200
+SEED = 20261122
+
+
+def test_nothing_is_lost_doubled_or_restarted_without_need_in_a_storm() -> None:
+    seed = int(os.environ.get("SLAPOS_TEST_SEED", SEED))
+    with deployed(slapos={"poll_interval": "1"}) as deployment:
+        storm = Storm(deployment, seed)
+        storm.begin()
+        storm.blow(KILLS)
+        storm.calm()
+        assert sum(storm.killed.values()) == KILLS, storm.killed
+        assert storm.killed["nothing to kill"] < KILLS / 2, storm.killed
+        for which in (NODE, MASTER):
+            assert "Traceback" not in deployment.log(which)
