@@ -14,8 +14,9 @@ BENCHMARKS = {
     "journal": "writing a report down, beside one fsync",
     "feed_waiters": "6,000 nodes that wait for a change",
     "helloworld": "request to healthy, the release already built",
-    "change": "a change at the master to the changed service answering",
     "monitor": "a sample of what 1,000 processes use, beside psutil",
+    "change": "a change at the master to the process that runs with it, also through a bad link",
+    "converge": "passes over 10, 100 and 1,000 partitions, beside slapos.core's node",
     "demo": "`make demo` from zero to healthy, by phase",
 }
 

@@ -1,79 +1,108 @@
-"""From a change at the master to the changed service answering; beside a buildout that is cold."""
+"""From a change at the master to the process that runs with it; and a tree of depth three.
 
-import json
+The release is built. The change is another value of a parameter, which ends in another service;
+when that is there is what the service itself writes down. The link needs root and two network
+namespaces: it takes so long each way, and loses that share of the packets.
+"""
+
+import os
 import statistics
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
-from bench.helloworld import RELEASE, empty_buildout
-from bench.measure import Figure, show, timed
-from bench.standalone import Standalone, standalone
-from slapos.protocol.http_client import HttpClient, HttpSettings
-from slapos.protocol.slap_client import SlapClient
+from bench.lossy_link import inside, lossy_link
+from bench.measure import Figure, show
+from slapos.protocol.errors import NotReady
+from tests.e2e.counted import starts, write_release
+from tests.e2e.deployment import MASTER, NODE, Deployment, deployed, until
 
-RUNS = 100
-LIMIT = 30.0
-TITLE = "hello"
+CHANGES, CHANGES_BY_LINK, TREES = 60, 40, 5
+DELAYS, LOSS = (0.1, 0.2), 0.1
+Within = Callable[[Callable[[], None]], None]
 
 
-def page(url: str) -> str:
-    """What the service answers, nothing while it is started again."""
-    with suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url) as answer:
-        text: str = answer.read().decode()
-        return text
-    return ""
-
-
-def changing(machine: Standalone) -> Callable[[int], None]:
-    """Return what changes a service at the master, and waits until it answers differently."""
-    words = ("request", TITLE, RELEASE, "--parameters", "name=first", "--wait")
-    url = machine.json(*words)["connection"]["url"]
-    site = machine.json("standalone", "status", "--directory", str(machine.directory))
-    client = SlapClient(HttpClient(HttpSettings(base_url=site["master"]["url"])))
-    release = f"{RELEASE}/software.cfg"
-
-    def change(number: int) -> None:
-        name = f"change-{number}-"
-        client.request(
-            software_url=release, title=TITLE, parameters={"_": json.dumps({"name": name})}
+def order(site: Deployment, url: str, title: str, kind: str, value: str) -> None:
+    try:
+        site.client().request(
+            software_url=url, title=title, software_type=kind, parameters={"value": value}
         )
-        deadline = time.monotonic() + LIMIT
-        while name not in page(url):
-            if time.monotonic() > deadline:
-                raise SystemExit(f"{name} does not come about")
-            time.sleep(0.002)
+    except NotReady:
+        return
 
-    return change
+
+def change_times(site: Deployment, number: int) -> list[float]:
+    """Return the seconds of each change, the first instantiation not counted."""
+    url = write_release(site.root / "release")
+    order(site, url, "first", "default", "v")
+    site.start(NODE)
+    partition = site.partition("part0")
+    until(lambda: site.tree("first").healthy, "the first instance", 120)
+    times = []
+    for turn in range(number):
+        value = f"v{turn}"
+        began = time.time()
+        order(site, url, "first", "default", value)
+        until(lambda v=value: starts(partition)[-1].value == v, "the change")  # type: ignore[misc]
+        times.append(starts(partition)[-1].at - began)
+        until(lambda: site.tree("first").healthy, "the report")
+    return times
+
+
+def tree_times(site: Deployment, number: int) -> list[float]:
+    """Return the seconds from each order of a tree of three to all of it being healthy."""
+    url = write_release(site.root / "release")
+    times = []
+    for turn in range(number):
+        title = f"tree{turn}"
+        began = time.time()
+        order(site, url, title, "deep3", f"t{turn}")
+        until(
+            lambda t=title, v=f"t{turn}": (  # type: ignore[misc]
+                len(site.tree(t).instances) == 3
+                and site.tree(t).healthy
+                and site.tree(t).root.connection.get("value") == v
+            ),
+            "the tree",
+        )
+        times.append(time.time() - began)
+    return times
+
+
+def figures(name: str, times: list[float]) -> list[Figure]:
+    ordered = sorted(times)
+    notes = {"all": [round(seconds, 3) for seconds in ordered]}
+    return [
+        Figure(f"{name}, p50", statistics.median(ordered), runs=len(ordered), notes=notes),
+        Figure(f"{name}, p99", ordered[-1 - len(ordered) // 100], runs=len(ordered)),
+    ]
 
 
 def main() -> None:
-    with standalone("--partitions", "2") as machine, tempfile.TemporaryDirectory() as folder:
-        change = changing(machine)
-        empty_buildout(Path(folder))
-        ours, bare = [], []
-        for number in range(RUNS):
-            ours.append(timed(lambda n=number: change(n)))
-            if number % 10 == 0:
-                bare.append(timed(lambda: empty_buildout(Path(folder))))
-    beside = statistics.median(bare)
-    ranked = sorted(ours)
-    figures = [
-        Figure(
-            f"change at the master to the changed service answering, {name}",
-            value,
-            beside="a buildout with nothing to do, cold",
-            beside_median=beside,
-            ratio=value / beside,
-            runs=RUNS,
-        )
-        for name, value in (("p50", ranked[RUNS // 2]), ("p99", ranked[RUNS * 99 // 100]))
-    ]
-    show(figures)
+    with deployed(partitions=4 + 3 * TREES) as site:
+        found = figures("change to process, loopback", change_times(site, CHANGES))
+        found += figures("tree of depth three, order to healthy", tree_times(site, TREES))
+    if os.geteuid() == 0:
+        for delay in DELAYS:
+            found += by_link(delay)
+    show(found)
+
+
+def by_link(delay: float) -> list[Figure]:
+    with lossy_link(delay=delay, loss=LOSS) as link:
+
+        def measure() -> list[float]:
+            with deployed(
+                as_root=True,
+                partitions=2,
+                host=link.addresses[0],
+                port=5000,
+                # The orders are placed, and the master is, at the one end; the node at the other.
+                enter={MASTER: link.enter(0), NODE: link.enter(1)},
+            ) as site:
+                return change_times(site, CHANGES_BY_LINK)
+
+        times = inside(link.names[0], measure)
+    return figures(f"change to process, {1000 * delay:g} ms each way, {100 * LOSS:g} % lost", times)
 
 
 if __name__ == "__main__":

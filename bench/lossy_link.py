@@ -15,9 +15,13 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
+
+Kind = TypeVar("Kind")
 
 #: ioctl TUNSETIFF, and its flags: IP packets, without a header before each.
 SET_INTERFACE, TUN, NO_HEADER = 0x400454CA, 1, 0x1000
@@ -30,10 +34,14 @@ ADDRESSES = ("10.77.0.1", "10.77.0.2")
 
 @dataclass(frozen=True)
 class Link:
-    """A link: words that enter each side's namespace, and the sides' addresses."""
+    """A link: the namespaces of its two sides, and their addresses."""
 
-    enter: tuple[tuple[str, ...], tuple[str, ...]]
+    names: tuple[str, str]
     addresses: tuple[str, str] = ADDRESSES
+
+    def enter(self, side: int) -> tuple[str, ...]:
+        """Return the words that have a command run on a side."""
+        return ("ip", "netns", "exec", self.names[side])
 
 
 @contextmanager
@@ -45,7 +53,7 @@ def lossy_link(*, delay: float, loss: float, seed: int = 1) -> Iterator[Link]:
     try:
         for name, address, other in zip(names, ADDRESSES, reversed(ADDRESSES), strict=True):
             _ip("netns", "add", name)
-            tunnels.append(_tunnel_in(name))
+            tunnels.append(inside(name, _make_tunnel))
             _ip("-n", name, "link", "set", "lo", "up")
             _ip("-n", name, "addr", "add", address, "peer", other, "dev", "link0")
             _ip("-n", name, "link", "set", "link0", "up")
@@ -53,7 +61,7 @@ def lossy_link(*, delay: float, loss: float, seed: int = 1) -> Iterator[Link]:
             target=_carry, args=(tunnels, stop_end, delay, loss, random.Random(seed)), daemon=True
         )
         shaper.start()
-        yield Link(tuple(("ip", "netns", "exec", name) for name in names))  # type: ignore[arg-type]
+        yield Link((names[0], names[1]))
         os.write(stop, b"x")
         shaper.join()
     finally:
@@ -67,26 +75,27 @@ def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
 
 
-def _tunnel_in(name: str) -> int:
-    """Return the descriptor of a new tun interface `link0` in a namespace."""
-    made: list[int] = []
+def inside(name: str, action: Callable[[], Kind]) -> Kind:
+    """Do something in a network namespace, in a thread of its own: only that one is in it."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_enter_and_do, name, action).result()
 
-    def make() -> None:
-        # In a thread of its own: only that one changes its namespace.
-        namespace = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        try:
-            if ctypes.CDLL(None, use_errno=True).setns(namespace, NEW_NETWORK):
-                raise OSError(ctypes.get_errno(), "setns")
-        finally:
-            os.close(namespace)
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(descriptor, SET_INTERFACE, struct.pack("16sH", b"link0", TUN | NO_HEADER))
-        made.append(descriptor)
 
-    thread = threading.Thread(target=make)
-    thread.start()
-    thread.join()
-    return made[0]
+def _enter_and_do(name: str, action: Callable[[], Kind]) -> Kind:
+    namespace = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(namespace, NEW_NETWORK):
+            raise OSError(ctypes.get_errno(), "setns")
+    finally:
+        os.close(namespace)
+    return action()
+
+
+def _make_tunnel() -> int:
+    """Return the descriptor of a new tun interface `link0`."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    fcntl.ioctl(descriptor, SET_INTERFACE, struct.pack("16sH", b"link0", TUN | NO_HEADER))
+    return descriptor
 
 
 def _carry(tunnels: list[int], stop: int, delay: float, loss: float, chance: random.Random) -> None:

@@ -46,7 +46,7 @@ software_user = {user}soft
 alter_user = {as_root}
 alter_network = false
 create_tap = false
-ipv4_local_network = 127.0.210.0/24
+ipv4_local_network = 127.200.0.0/16
 
 [slapproxy]
 host = {host}
