@@ -137,11 +137,12 @@ class Deployment:
         if which == MASTER and not self.host.startswith("127."):
             words.append("--unsafe-listen-beyond-loopback")
         with (self.root / "log" / f"{which}.log").open("ab") as log:
+            before = log.tell()
             self.processes[which] = subprocess.Popen(
                 words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self._who()
             )
         if which == MASTER:
-            until(lambda: f"listening on {self.url}" in self.log(MASTER)[-400:], "the master is up")
+            until(lambda: "listening on" in self.log(MASTER)[before:], "the master is up")
 
     def kill(self, which: str) -> None:
         """End a process at once, without a chance to tidy up."""

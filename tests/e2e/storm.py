@@ -19,7 +19,7 @@ import psutil
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, NotFound, NotReady
 from slapos.protocol.states import InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase
-from tests.e2e.counted import services, starts, write_release
+from tests.e2e.counted import SOFTWARE, services, starts, write_release
 from tests.e2e.deployment import MASTER, NODE, Deployment, until
 
 #: The orders, and their software types.
@@ -27,7 +27,7 @@ TYPES = {"one": "default", "two": "default", "three": "default", "tree": "deep2"
 #: Seconds that may pass between two blows.
 LONGEST_PAUSE = 0.4
 #: Seconds that one waits for a process to be there before something else is killed.
-PATIENCE = 0.5
+PATIENCE = 5.0
 #: Seconds that everything gets to come right afterwards, back-off included.
 SETTLING = 180.0
 STARTED, STOPPED, DESTROYED = InstanceState
@@ -91,8 +91,7 @@ class Storm:
             0
         ]
         if kind == "release":
-            profile = self._release / "software.cfg"
-            profile.write_text(f"{profile.read_text()}# {self._chance.random()}\n")
+            self._change_release()
             return
         if order.state is not STARTED:
             order.state = STARTED
@@ -105,6 +104,10 @@ class Storm:
         self._order(title)
         if order.state is not STARTED:
             order.lowered_at.append(time.time())
+
+    def _change_release(self) -> None:
+        """Have it built again; nothing else comes of it."""
+        (self._release / "software.cfg").write_text(f"{SOFTWARE}# {self._chance.random()}\n")
 
     def _order(self, title: str) -> None:
         """Ask until the master has taken it."""
@@ -151,9 +154,11 @@ class Storm:
         return False
 
     def _kill_build(self) -> bool:
+        self._change_release()
         return self._kill_at_work("soft")
 
     def _kill_instance(self) -> bool:
+        self._change()
         return self._kill_at_work("inst")
 
     def _kill_at_work(self, below: str) -> bool:
@@ -174,11 +179,15 @@ class Storm:
         return False
 
     def _kill_warm(self) -> bool:
-        with suppress(psutil.Error):
-            for child in psutil.Process(self._deployment.processes[NODE].pid).children():
-                if any("warm_process" in word for word in child.cmdline()):
-                    child.kill()
-                    return True
+        self._change()
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            with suppress(psutil.Error):
+                for child in psutil.Process(self._deployment.processes[NODE].pid).children():
+                    if any("warm_process" in word for word in child.cmdline()):
+                        child.kill()
+                        return True
+            time.sleep(0.005)
         return False
 
     _targets: dict[str, Callable[["Storm"], bool]] = {  # noqa: RUF012
@@ -231,8 +240,8 @@ class Storm:
         running, last = services(folder), starts(folder)[-1:]
         if order.state is not STARTED:
             return [f"{instance.title} runs"] if running else []
-        if [start.pid for start in last] != running or last[0].value != value:
-            return [f"{instance.title}: {running} run, the last start is {last}, not of {value}"]
+        if [(start.pid, start.value) for start in last] != [(pid, value) for pid in running]:
+            return [f"{instance.title}: {running} run, not {value}; the last start is {last}"]
         if instance.connection.get("value") != value:
             return [f"{instance.title} has published {instance.connection}"]
         return []
