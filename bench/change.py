@@ -17,6 +17,8 @@ from tests.e2e.counted import starts, write_release
 from tests.e2e.deployment import MASTER, NODE, Deployment, deployed, until
 
 CHANGES, CHANGES_BY_LINK, TREES = 60, 40, 5
+#: Seconds between two changes, so that the node waits for the next one.
+PAUSE = 1.0
 DELAYS, LOSS = (0.1, 0.2), 0.1
 Within = Callable[[Callable[[], None]], None]
 
@@ -30,10 +32,13 @@ def order(site: Deployment, url: str, title: str, kind: str, value: str) -> None
         return
 
 
-def change_times(site: Deployment, number: int) -> list[float]:
-    """Return the seconds of each change, the first instantiation not counted."""
+def change_times(site: Deployment, number: int, kind: str = "quiet") -> list[float]:
+    """Return the seconds of each change, the first instantiation not counted.
+
+    An instance of the kind `default` also publishes the value, before its service is started.
+    """
     url = write_release(site.root / "release")
-    order(site, url, "first", "default", "v")
+    order(site, url, "first", kind, "v")
     site.start(NODE)
     partition = site.partition("part0")
     until(lambda: site.tree("first").healthy, "the first instance", 120)
@@ -41,10 +46,11 @@ def change_times(site: Deployment, number: int) -> list[float]:
     for turn in range(number):
         value = f"v{turn}"
         began = time.time()
-        order(site, url, "first", "default", value)
+        order(site, url, "first", kind, value)
         until(lambda v=value: starts(partition)[-1].value == v, "the change")  # type: ignore[misc]
         times.append(starts(partition)[-1].at - began)
         until(lambda: site.tree("first").healthy, "the report")
+        time.sleep(PAUSE)
     return times
 
 
@@ -83,11 +89,12 @@ def main() -> None:
         found += figures("tree of depth three, order to healthy", tree_times(site, TREES))
     if os.geteuid() == 0:
         for delay in DELAYS:
-            found += by_link(delay)
+            for kind in ("quiet", "default"):
+                found += by_link(delay, kind)
     show(found)
 
 
-def by_link(delay: float) -> list[Figure]:
+def by_link(delay: float, kind: str) -> list[Figure]:
     with lossy_link(delay=delay, loss=LOSS) as link:
 
         def measure() -> list[float]:
@@ -99,10 +106,11 @@ def by_link(delay: float) -> list[Figure]:
                 # The orders are placed, and the master is, at the one end; the node at the other.
                 enter={MASTER: link.enter(0), NODE: link.enter(1)},
             ) as site:
-                return change_times(site, CHANGES_BY_LINK)
+                return change_times(site, CHANGES_BY_LINK, kind)
 
         times = inside(link.names[0], measure)
-    return figures(f"change to process, {1000 * delay:g} ms each way, {100 * LOSS:g} % lost", times)
+    what = "change to process" if kind == "quiet" else "the same, publishing first"
+    return figures(f"{what}, {1000 * delay:g} ms each way, {100 * LOSS:g} % lost", times)
 
 
 if __name__ == "__main__":

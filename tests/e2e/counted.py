@@ -1,6 +1,7 @@
 """A release whose service writes down each of its starts; `deep2`, `deep3`: a tree of that depth.
 
-An instance publishes its value; one with a child publishes what the child has published.
+An instance publishes its value, but for type `quiet`; one with a child publishes what the child has
+published.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ recipe = slapos:slapconfiguration
 [type]
 recipe = slapos:switch-softwaretype
 default = @folder@/default.cfg
+quiet = @folder@/quiet.cfg
 deep2 = @folder@/deep2.cfg
 deep3 = @folder@/deep3.cfg
 """
@@ -60,6 +62,11 @@ config-state = not-empty
 [publish]
 recipe = slapos:publish
 value = ${slap-configuration:configuration.value}
+"""
+QUIET = """\
+[buildout]
+extends = @folder@/default.cfg
+parts = service promise
 """
 DEEP = """\
 [buildout]
@@ -100,6 +107,7 @@ def write_release(folder: Path) -> str:
         "software.cfg": SOFTWARE,
         "instance.cfg.in": INSTANCE,
         "default.cfg": DEFAULT,
+        "quiet.cfg": QUIET,
         "deep2.cfg": DEEP.replace("@child@", "default"),
         "deep3.cfg": DEEP.replace("@child@", "deep2"),
         "counted.sh": SERVICE,
