@@ -7,11 +7,14 @@ namespaces: it takes so long each way, and loses that share of the packets.
 
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+from bench.helloworld import empty_buildout
 from bench.lossy_link import inside, lossy_link
-from bench.measure import Figure, show
+from bench.measure import Figure, show, timed
 from slapos.protocol.errors import NotReady
 from tests.e2e.counted import starts, write_release
 from tests.e2e.deployment import MASTER, NODE, Deployment, deployed, until
@@ -84,8 +87,13 @@ def figures(name: str, times: list[float]) -> list[Figure]:
 
 
 def main() -> None:
-    with deployed(partitions=4 + 3 * TREES) as site:
+    with deployed(partitions=4 + 3 * TREES) as site, tempfile.TemporaryDirectory() as folder:
         found = figures("change to process, loopback", change_times(site, CHANGES))
+        empty_buildout(Path(folder))
+        bare = statistics.median(timed(lambda: empty_buildout(Path(folder))) for _ in range(5))
+        for figure in found:
+            figure.beside, figure.beside_median = "a buildout with nothing to do, cold", bare
+            figure.ratio = figure.median / bare
         found += figures("tree of depth three, order to healthy", tree_times(site, TREES))
     if os.geteuid() == 0:
         for delay in DELAYS:
