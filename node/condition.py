@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slapos.node.doors import Doors
+from slapos.node.layout import Layout
 from slapos.node.monitor.database import StoreFailed
 from slapos.node.monitor.history import History
 from slapos.node.monitor.usage import Usage
@@ -12,6 +13,8 @@ from slapos.node.report.journal import JournalFailed
 
 #: Seconds after which a sample says nothing of now.
 STALE = 600.0
+#: Seconds without an answer to the agent after which the master counts as silent.
+SILENCE = 120.0
 _LOCKS = Path("/proc/locks")
 
 
@@ -53,7 +56,7 @@ def read_condition(doors: Doors) -> tuple[NodeCondition, list[str]]:
         trouble.append(str(error))
     condition = NodeCondition(
         agent=lock_holder(layout.agent_pidfile),
-        master_answered=_changed(layout.last_answer),
+        master_answered=last_answer(layout),
         reports_waiting=waiting,
         reports_since=since,
         measured_at=measured_at or None,
@@ -62,9 +65,10 @@ def read_condition(doors: Doors) -> tuple[NodeCondition, list[str]]:
     return condition, trouble
 
 
-def _changed(path: Path) -> float | None:
+def last_answer(layout: Layout) -> float | None:
+    """Return when the master last answered the agent, None when it never has."""
     try:
-        return path.stat().st_mtime
+        return layout.last_answer.stat().st_mtime
     except OSError:
         return None
 

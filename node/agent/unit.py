@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,8 @@ TEMPLATE = "slapos-node.service.in"
 HEADER = (
     "# Written by `slapos node install-service`, digest {digest}. Changes are kept: see --force."
 )
-SYSTEM_FOLDER = Path("/etc/systemd/system")
+NAME = "slapos-node.service"
+_SYSTEM_FOLDER = Path("/etc/systemd/system")
 #: Seconds that `node format` gets before the agent starts: a silent master must not hold it up.
 FORMAT_TIME = 120
 
@@ -54,6 +56,21 @@ class Unit:
     def control(self, *words: str) -> list[str]:
         """Return a command line of systemctl."""
         return ["systemctl", *(("--user",) if self.is_user else ()), *words]
+
+
+def unit_path(environment: Mapping[str, str], *, is_user: bool) -> Path:
+    """Return where the unit file is: for the machine's systemd, or that of the user."""
+    if not is_user:
+        return _SYSTEM_FOLDER / NAME
+    home = environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(home, "systemd", "user", NAME)
+
+
+def has_systemd(environment: Mapping[str, str], *, is_user: bool) -> bool:
+    """Return whether the machine's systemd runs, or that of the user."""
+    if not is_user:
+        return Path("/run/systemd/system").is_dir()
+    return Path(environment.get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd").is_dir()
 
 
 def render(

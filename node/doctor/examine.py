@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slapos.node.doctor.addresses import check_addresses
+from slapos.node.doctor.agent import check_agent
 from slapos.node.doctor.finding import Check, Examined, Finding, ok, problem, warning
 from slapos.node.doctor.folders import (
     check_partitions,
@@ -31,6 +32,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("master", check_master),
     ("clock", check_clock),
     ("certificates", check_certificates),
+    ("agent", check_agent),
     ("supervisord", check_supervisord),
     ("processes", check_processes),
     ("limits", check_limits),
@@ -57,8 +59,8 @@ def check_configuration(path: Path) -> Iterator[Finding]:
     yield ok(f"{path} can be used")
 
 
-def examine(doors: Doors) -> Iterator[tuple[str, Finding]]:
-    """Make all checks; yield their names with what they found.
+def examine(doors: Doors, unit: Path | None = None) -> Iterator[tuple[str, Finding]]:
+    """Make all checks; yield their names with what they found. `unit` is as in Examined.
 
     A check that cannot be made is a problem too, and does not hinder the others.
     """
@@ -67,6 +69,7 @@ def examine(doors: Doors) -> Iterator[tuple[str, Finding]]:
         doors=doors,
         partitions=partition_folders(settings.instance_root),
         answer=ask_master(doors.client, settings.computer_id, doors.clock),
+        unit=unit,
     )
     for name, check in CHECKS:
         try:

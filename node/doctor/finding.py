@@ -42,11 +42,15 @@ class MasterAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """The node that is examined: its doors, the folders of its partitions, its master's answer."""
+    """The node that is examined: its doors, the folders of its partitions, its master's answer.
+
+    `unit` is where the unit file belongs that has systemd run the agent, None where none belongs.
+    """
 
     doors: Doors
     partitions: tuple[Path, ...]
     answer: MasterAnswer
+    unit: Path | None = None
 
 
 Check = Callable[[Examined], Iterator[Finding]]

@@ -44,3 +44,8 @@ def _sets_up_a_node(path: Path) -> bool:
         return "instance_root" in read_configuration(path).get("slapos", {})
     except InvalidConfiguration:
         return False
+
+
+def is_standalone(configuration: Path) -> bool:
+    """Return whether settings are those of a standalone, which runs an agent of its own."""
+    return (configuration.parent / "supervisord.conf").exists()

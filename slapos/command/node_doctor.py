@@ -1,8 +1,8 @@
 """Look whether this node can do its work, and say what to do where it cannot.
 
 It looks at the settings, disk space, folders, users, addresses, the master, the clock,
-certificates, supervisord and its processes, at releases and instances that failed, and for
-processes that were left behind. It changes nothing. As root it sees most.
+certificates, the agent, supervisord and its processes, at releases and instances that failed, and
+for processes that were left behind. It changes nothing. As root it sees most.
 
 examples:
   slapos node doctor
@@ -13,15 +13,18 @@ exit status: 0 no problem (perhaps warnings), 1 a problem
 
 import argparse
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 
-from slapos.command.machine_configuration import machine_configuration
+from slapos.command.machine_configuration import is_standalone, machine_configuration
 from slapos.command.node_options import add_configuration
+from slapos.node.agent.unit import has_systemd, unit_path
 from slapos.node.assembly import make_doors
 from slapos.node.doctor.examine import check_configuration, examine
 from slapos.node.doctor.finding import Finding, Level
-from slapos.node.settings import read_node_settings
+from slapos.node.settings import NodeSettings, read_node_settings
 from slapos.system.settings import environment
 
 #: Seconds that the master may be silent here.
@@ -58,7 +61,16 @@ def _findings(arguments: argparse.Namespace) -> Iterator[tuple[str, Finding]]:
         return
     settings = read_node_settings(path, {}, quiet=True)
     patience = min(settings.request_timeout, PATIENCE)
-    yield from examine(make_doors(replace(settings, request_timeout=patience)))
+    doors = make_doors(replace(settings, request_timeout=patience))
+    yield from examine(doors, _unit_file(path, settings))
+
+
+def _unit_file(configuration: Path, settings: NodeSettings) -> Path | None:
+    """Return where the unit file of the agent belongs, None where systemd is not to run it."""
+    is_user = os.geteuid() != 0 and not settings.root_check
+    if is_standalone(configuration) or not has_systemd(environment(), is_user=is_user):
+        return None
+    return unit_path(environment(), is_user=is_user)
 
 
 def _shown(check: str, finding: Finding) -> str:

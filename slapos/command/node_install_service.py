@@ -23,15 +23,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from slapos.command.machine_configuration import machine_configuration
+from slapos.command.machine_configuration import is_standalone, machine_configuration
 from slapos.command.node_options import add_configuration
 from slapos.node.agent.unit import (
-    SYSTEM_FOLDER,
     ServiceManagerFailed,
     Unit,
+    has_systemd,
     install,
     remove,
     render,
+    unit_path,
 )
 from slapos.node.outcome import ExitStatus
 from slapos.node.settings import NodeSettings, read_format_settings, read_node_settings
@@ -41,7 +42,6 @@ from slapos.system.settings import environment
 
 logger = logging.getLogger(__name__)
 
-NAME = "slapos-node.service"
 #: Seconds that systemd gets: the agent tells it when it is at work.
 TIME = 360.0
 
@@ -80,10 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _unit(configuration: Path, settings: NodeSettings, *, is_user: bool) -> Unit:
-    folder = SYSTEM_FOLDER
-    if is_user:
-        home = environment().get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-        folder = Path(home, "systemd", "user")
     text = render(
         settings.computer_id,
         [sys.executable, "-m", "slapos.command", str(configuration)],
@@ -91,7 +87,7 @@ def _unit(configuration: Path, settings: NodeSettings, *, is_user: bool) -> Unit
         is_user=is_user,
         formats=not is_user and _puts_addresses(configuration),
     )
-    return Unit(path=folder / NAME, text=text, is_user=is_user)
+    return Unit(path=unit_path(environment(), is_user=is_user), text=text, is_user=is_user)
 
 
 def _puts_addresses(configuration: Path) -> bool:
@@ -102,7 +98,7 @@ def _puts_addresses(configuration: Path) -> bool:
 
 
 def _check_settings(configuration: Path, settings: NodeSettings, *, is_user: bool) -> None:
-    if (configuration.parent / "supervisord.conf").exists():
+    if is_standalone(configuration):
         raise InvalidConfiguration(
             f"{configuration} is a standalone's, which runs an agent of its own: name the settings "
             "of a node with --cfg"
@@ -114,11 +110,7 @@ def _check_settings(configuration: Path, settings: NodeSettings, *, is_user: boo
 
 
 def _check_systemd(unit: Unit, configuration: Path) -> None:
-    if unit.is_user:
-        is_there = Path(environment().get("XDG_RUNTIME_DIR", "/nonexistent"), "systemd").is_dir()
-    else:
-        is_there = Path("/run/systemd/system").is_dir()
-    if not is_there:
+    if not has_systemd(environment(), is_user=unit.is_user):
         words = [sys.executable, "-m", "slapos.command", "node", "run", "--cfg", str(configuration)]
         whose = "of this user " if unit.is_user else ""
         raise ServiceManagerFailed(

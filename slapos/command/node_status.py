@@ -35,7 +35,7 @@ from slapos.command.status_table import (
 )
 from slapos.node.agent.kept import read_kept
 from slapos.node.assembly import make_doors
-from slapos.node.condition import NodeCondition, read_condition
+from slapos.node.condition import SILENCE, NodeCondition, read_condition
 from slapos.node.doors import Doors
 from slapos.node.overview import PartitionStatus, Seen, partition_statuses
 from slapos.node.supervise.supervisor import Process
@@ -47,8 +47,6 @@ NOT_ALL_RUNNING = 3
 INTERVAL = 1.0
 #: Seconds that the master may be silent: without it, titles are missing.
 PATIENCE = 5.0
-#: Seconds without an answer to the agent after which the master counts as silent.
-SILENCE = 120.0
 #: So many looks share one answer of the master.
 LOOKS = 10
 
