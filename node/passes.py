@@ -94,14 +94,17 @@ def instance_pass(
     attempted: dict[str, str] = {}
     processor = PartitionProcessor(doors, options)
     for _ in range(ROUNDS):
-        due = [
-            partition
-            for partition in known.partitions
-            if (not only or partition.reference in only)
-            and attempted.get(partition.reference) != processor.order(partition)
-        ]
+        due = []
+        for partition in known.partitions:
+            reference = partition.reference
+            order = processor.order(partition)
+            if (not only or reference in only) and attempted.get(reference) != order:
+                due.append(partition)
+                attempted[reference] = order
         for partition in due:
-            attempted[partition.reference] = processor.order(partition)
+            if processor.is_as_wanted(partition):
+                outcomes[partition.reference] = Outcome(subject=partition.reference)
+                continue
             outcomes[partition.reference] = processor.process(partition)
             doors.reports.try_flush()
         if not any(outcomes[partition.reference].changed for partition in due):

@@ -84,6 +84,8 @@ class PartitionRecord(Attempts):
     `reported_at` is when, and `reported_since` when that began (another error is no new beginning),
     both in seconds since 1970.
     `is_waiting` is whether the last attempt did not fail but came too early.
+    `checked` and `promises_due` are when promises that hold were checked and when the first of them
+    has its turn again, both in seconds since 1970; `promises` tells them from others.
     """
 
     attempted: str = ""
@@ -94,6 +96,14 @@ class PartitionRecord(Attempts):
     reported_at: float = 0.0
     reported_since: float = 0.0
     is_waiting: bool = False
+    checked: float = 0.0
+    promises_due: float = 0.0
+    promises: str = ""
+
+    def needs_check(self, now: float, promises: str) -> bool:
+        """Return whether checking `promises` could say anything but that they hold."""
+        holds = self.promised is True and self.promises == promises
+        return not (holds and self.checked <= now < self.promises_due)
 
     def failed(self, now: float, cause: str, chance: float = 0.5) -> "PartitionRecord":
         """Return the record after one more failure; that it waited before does not count."""

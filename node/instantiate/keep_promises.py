@@ -1,6 +1,7 @@
 """The promises of one partition: checked, remembered, told."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from slapos.node.doors import Doors
@@ -9,10 +10,10 @@ from slapos.node.instantiate.check_promises import check_promises, failure_messa
 from slapos.node.instantiate.conclude import conclude
 from slapos.node.instantiate.decide import is_applied, order_of
 from slapos.node.instantiate.facts import gather_facts
-from slapos.node.instantiate.tell_master import tell_error, tell_state
+from slapos.node.instantiate.tell_master import is_state_told, tell_error, tell_state
 from slapos.node.monitor.metrics import PROMISES, PROMISES_FAILING
 from slapos.node.outcome import Outcome, Result, described
-from slapos.node.promise.check import Mode, PromiseResult, PromiseRun
+from slapos.node.promise.check import Mode, PromiseResult, PromiseRun, promises_version
 from slapos.node.record import PartitionRecord, read_record, write_record
 from slapos.node.users import Account
 from slapos.protocol.errors import SlapOSError
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that remembering a result waits for whoever works on the partition.
 PATIENCE = 1.0
+#: Seconds after which promises are looked at although none has its turn.
+LONGEST_REST = 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +50,9 @@ class PromiseKeeper:
     def check(self, wanted: PartitionInformation, *, anew: bool = False) -> Checked:
         """Check a started partition, remember and tell what came of it; raise nothing of ours.
 
-        In test mode until they hold, or `anew`; then for anomalies. One whose order is not applied
-        has no promises yet; when its order changes meanwhile, what was found means nothing.
+        In test mode until they hold, or `anew`; then for anomalies, and nothing is started before
+        the first of them has its turn. One whose order is not applied has no promises yet; when its
+        order changes meanwhile, what was found means nothing.
         """
         try:
             return self._check(wanted, anew)
@@ -58,33 +62,58 @@ class PromiseKeeper:
             return Checked(outcome=conclude(wanted, self._doors, Result.FAILED, described(error)))
 
     def _check(self, wanted: PartitionInformation, anew: bool) -> Checked:
-        path = self._layout.partition_record(wanted.reference)
         order = order_of(wanted, gather_facts(wanted, self._doors))
-        record = read_record(PartitionRecord, path)
+        record = self._record(wanted)
         if not is_applied(record, order):
             return Checked(outcome=conclude(wanted, self._doors))
-        account = check_folder(self._layout.partition(wanted.reference))
+        folder = self._layout.partition(wanted.reference)
+        now = self._doors.now()
         settled = record.promised is True and not anew
+        if settled and not record.needs_check(now, promises_version(folder)):
+            if not is_state_told(wanted, record, InstanceState.STARTED, now):
+                self._keep(wanted, order, lambda known: self._tell(wanted, known, ""))
+            self._doors.metrics.measure(PROMISES_FAILING, 0, wanted.reference)
+            outcome = conclude(wanted, self._doors)
+            return Checked(outcome=outcome, again_in=record.promises_due - now)
         mode: Mode = "anomaly" if settled else "test"
-        run = self._run(wanted, account, mode=mode, force=not settled)
+        run = self._run(wanted, check_folder(folder), mode=mode, force=not settled)
         message = failure_message(run.results)
-        try:
-            with process_lock(self._layout.partition_lock(wanted.reference), patience=PATIENCE):
-                record = read_record(PartitionRecord, path)
-                if is_applied(record, order):
-                    self._remember(wanted, record, message)
-        except AlreadyRunning:  # it is processed now, and checked again after that
-            logger.debug("%s: what was found of its promises is not kept", wanted.reference)
+        self._keep(wanted, order, lambda known: self._remember(wanted, known, run, message))
         if message:
             return Checked(outcome=self._broken(wanted, run.results))
         again_in = max(run.next_due - self._doors.now(), 0.0)
         return Checked(outcome=conclude(wanted, self._doors), again_in=again_in)
 
-    def _remember(
-        self, wanted: PartitionInformation, record: PartitionRecord, message: str
+    def _record(self, wanted: PartitionInformation) -> PartitionRecord:
+        return read_record(PartitionRecord, self._layout.partition_record(wanted.reference))
+
+    def _keep(
+        self, wanted: PartitionInformation, order: str, keep: Callable[[PartitionRecord], None]
     ) -> None:
-        record = replace(record, promised=not message, cause=message)
+        """Call `keep` with the record of a partition, if it still is about the same order."""
+        try:
+            with process_lock(self._layout.partition_lock(wanted.reference), patience=PATIENCE):
+                record = self._record(wanted)
+                if is_applied(record, order):
+                    keep(record)
+        except AlreadyRunning:  # it is processed now, and checked again after that
+            logger.debug("%s: what was found of its promises is not kept", wanted.reference)
+
+    def _remember(
+        self, wanted: PartitionInformation, record: PartitionRecord, run: PromiseRun, message: str
+    ) -> None:
+        record = replace(
+            record,
+            promised=not message,
+            cause=message,
+            checked=run.checked,
+            promises_due=min(run.next_due, run.checked + LONGEST_REST),
+            promises=run.version,
+        )
         write_record(self._layout.partition_record(wanted.reference), record)
+        self._tell(wanted, record, message)
+
+    def _tell(self, wanted: PartitionInformation, record: PartitionRecord, message: str) -> None:
         if message:
             tell_error(wanted, record, message, self._doors)
         else:
@@ -98,8 +127,17 @@ class PromiseKeeper:
             return conclude(wanted, self._doors, Result.FAILED, described(error))
         results = self._run(wanted, account, mode="test", force=True).results
         if failure_message(results):
+            self._doubt(wanted)
             return self._broken(wanted, results)
         return conclude(wanted, self._doors)
+
+    def _doubt(self, wanted: PartitionInformation) -> None:
+        """Have the promises checked again, and told of, by whoever is next to look at them."""
+        order = order_of(wanted, gather_facts(wanted, self._doors))
+        path = self._layout.partition_record(wanted.reference)
+        self._keep(
+            wanted, order, lambda record: write_record(path, replace(record, promises_due=0.0))
+        )
 
     def _run(
         self, wanted: PartitionInformation, account: Account, *, mode: Mode, force: bool

@@ -1,9 +1,12 @@
 """One partition in one pass: what its state wants, step by step."""
 
 import logging
+import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from slapos.node.buildout_program import end_leftovers
 from slapos.node.doors import Doors
@@ -11,8 +14,8 @@ from slapos.node.instantiate.check_folder import check_folder
 from slapos.node.instantiate.check_sources import check_sources
 from slapos.node.instantiate.check_space import check_space
 from slapos.node.instantiate.conclude import LOG, conclude
-from slapos.node.instantiate.decide import Action, again_in, decide, order_of
-from slapos.node.instantiate.facts import TIMESTAMP, gather_facts
+from slapos.node.instantiate.decide import Action, Facts, again_in, decide, order_of
+from slapos.node.instantiate.facts import TIMESTAMP, ReleaseFacts, gather_facts, release_facts
 from slapos.node.instantiate.fetch_certificate import fetch_certificate
 from slapos.node.instantiate.keep_promises import PromiseKeeper
 from slapos.node.instantiate.keep_retention import keep_retention
@@ -28,9 +31,16 @@ from slapos.node.instantiate.step import (
     WaitsForInstance,
     Work,
 )
-from slapos.node.instantiate.tell_master import is_error_told, tell_error, tell_state
+from slapos.node.instantiate.tell_master import (
+    is_error_told,
+    is_state_told,
+    tell_error,
+    tell_state,
+)
 from slapos.node.instantiate.write_profile import write_profile
+from slapos.node.isolate.limits import read_limits
 from slapos.node.outcome import Outcome, Result, described
+from slapos.node.promise.check import promises_version
 from slapos.node.record import FIRST_WAIT, PartitionRecord, forget, read_record, write_record
 from slapos.node.users import Account
 from slapos.node.work_log import WorkLog, is_shown, telling_line
@@ -88,10 +98,57 @@ class PartitionProcessor:
         self._doors = doors
         self._options = options
         self._layout = doors.settings.layout
+        #: What is on disk of releases, read once for all partitions that are made of them.
+        self._releases: dict[str | None, ReleaseFacts] = {}
+        self._limits: dict[str, Mapping[str, Any]] = {}
 
     def order(self, wanted: PartitionInformation) -> str:
         """Return what tells this order from the next one."""
-        return order_of(wanted, gather_facts(wanted, self._doors))
+        built = self._release(wanted.software_url).built
+        return order_of(wanted, Facts(release_built=built))
+
+    def is_as_wanted(self, wanted: PartitionInformation) -> bool:
+        """Return whether there is nothing to do for a partition, not even to check its promises.
+
+        This only reads, and takes no lock: nothing is as wanted while somebody works on it. What is
+        on disk of a release is read once for all partitions.
+        """
+        if self._options.force or self._options.force_stop:
+            return False
+        try:
+            return self._is_as_wanted(wanted)
+        except (SlapOSError, OSError, UnicodeError):  # it is met again, and told, when it is done
+            return False
+
+    def _is_as_wanted(self, wanted: PartitionInformation) -> bool:
+        path = self._layout.partition_record(wanted.reference)
+        folder = self._layout.partition(wanted.reference)
+        if wanted.is_free:
+            is_clean = not os.path.lexists(f"{folder}/{TIMESTAMP}") and not os.path.lexists(path)
+            return is_clean and self._doors.isolation.is_free(wanted.reference)
+        record = read_record(PartitionRecord, path)
+        facts = gather_facts(wanted, self._doors, self._release(wanted.software_url))
+        now = self._doors.now()
+        if (
+            record.running
+            or decide(wanted, record, facts, force=False, now=now) is not Action.KEEP
+            or not is_state_told(wanted, record, wanted.state, now)
+        ):
+            return False
+        if wanted.state is not InstanceState.STARTED:
+            return True
+        if record.needs_check(now, promises_version(folder)):
+            return False
+        url = wanted.software_url or ""
+        release = self._layout.release(url) if url else None
+        if url not in self._limits:
+            self._limits[url] = read_limits(release)
+        return self._doors.isolation.is_limited(wanted, release, self._limits[url])
+
+    def _release(self, url: str | None) -> ReleaseFacts:
+        if url not in self._releases:
+            self._releases[url] = release_facts(url, self._doors)
+        return self._releases[url]
 
     def process(self, wanted: PartitionInformation) -> Outcome:
         """Bring the order about, then check its promises; raise nothing of ours."""

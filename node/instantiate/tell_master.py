@@ -14,15 +14,24 @@ ERROR = "error: "
 REMINDER = 60.0
 
 
+def is_state_told(
+    wanted: PartitionInformation, record: PartitionRecord, state: InstanceState, now: float
+) -> bool:
+    """Return whether the master knows what a partition is; one that believes in an error may not.
+
+    `now` is in seconds since 1970.
+    """
+    told_long_ago = abs(now - record.reported_at) > REMINDER
+    return record.reported == str(_tellable(state)) and not (_is_error(wanted) and told_long_ago)
+
+
 def tell_state(
     wanted: PartitionInformation, record: PartitionRecord, state: InstanceState, doors: Doors
 ) -> None:
-    """Tell what it is; that it is destroyed is for its destruction to say, once it is."""
-    if state is InstanceState.DESTROYED:
-        state = InstanceState.STOPPED
-    told_long_ago = abs(doors.now() - record.reported_at) > REMINDER
-    if record.reported == str(state) and not (_is_error(wanted) and told_long_ago):
+    """Tell what it is, unless the master knows that."""
+    if is_state_told(wanted, record, state, doors.now()):
         return
+    state = _tellable(state)
     record = _telling(record, str(state), doors)
     if doors.reports.state(
         wanted.reference, state, timestamp=wanted.timestamp, since=record.reported_since
@@ -48,6 +57,11 @@ def tell_error(
 def is_error_told(record: PartitionRecord) -> bool:
     """Return whether an error is what was told last."""
     return record.reported.startswith(ERROR)
+
+
+def _tellable(state: InstanceState) -> InstanceState:
+    """Return what is told: that it is destroyed is for its destruction to say, once it is."""
+    return InstanceState.STOPPED if state is InstanceState.DESTROYED else state
 
 
 def _telling(record: PartitionRecord, told: str, doors: Doors) -> PartitionRecord:

@@ -73,7 +73,7 @@ class Group:
 
         Raises CgroupFailed.
         """
-        if self.folder.is_dir() and not self._is_bare():
+        if self.is_made():
             return False
         try:
             node, top = self.folder.parents[:2]
@@ -91,6 +91,10 @@ class Group:
             )
         self.limit()
         return True
+
+    def is_made(self) -> bool:
+        """Return whether it is there, with its limits."""
+        return self.folder.is_dir() and not self._is_bare()
 
     def _is_bare(self) -> bool:
         """Return whether its maker was killed before the last of its limits was written."""

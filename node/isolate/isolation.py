@@ -2,8 +2,10 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from slapos.node.isolate.cgroup import (
     CgroupFailed,
@@ -17,7 +19,7 @@ from slapos.node.isolate.confinement import (
     read_confinement,
     write_confinement,
 )
-from slapos.node.isolate.limits import NO_LIMITS, limits_for
+from slapos.node.isolate.limits import NO_LIMITS, PartitionLimits, limits_for
 from slapos.node.settings import NodeSettings
 from slapos.protocol.messages import PartitionInformation
 from slapos.system.runner import ProcessLimits
@@ -43,9 +45,38 @@ class Isolation:
         Its groups bind at once what is in them already. Returns what was made or changed, None when
         all was so. Raises InvalidLimit, CgroupFailed.
         """
-        limits = limits_for(self._settings, release, wanted.filter or {})
         path = confinement_file(self._layout, wanted.reference)
         known = read_confinement(path)
+        limits = limits_for(self._settings, release, wanted.filter or {})
+        confinement = self._wanted(wanted, limits, known)
+        if confinement is None:
+            return None
+        made = confinement.make()
+        if known == confinement:
+            return confinement if made else None
+        for group in confinement.groups:
+            group.limit()
+        write_confinement(path, confinement)
+        return confinement
+
+    def is_limited(
+        self, wanted: PartitionInformation, release: Path | None, of_release: Mapping[str, Any]
+    ) -> bool:
+        """Return whether a partition has its limits already, so that `limit` has nothing to do.
+
+        `of_release` is what `read_limits` said of its release. Raises InvalidLimit.
+        """
+        known = read_confinement(confinement_file(self._layout, wanted.reference))
+        limits = limits_for(self._settings, release, wanted.filter or {}, of_release)
+        confinement = self._wanted(wanted, limits, known)
+        if confinement is None:
+            return True
+        return known == confinement and all(group.is_made() for group in confinement.groups)
+
+    def _wanted(
+        self, wanted: PartitionInformation, limits: PartitionLimits, known: Confinement | None
+    ) -> Confinement | None:
+        """Return what is to bind a partition, None for nothing, which nothing ever did."""
         if limits == NO_LIMITS and known is None:
             return None
         hierarchies = self.hierarchies
@@ -56,19 +87,12 @@ class Isolation:
             for each in hierarchies
         )
         counts = any("pids" in group.controllers for group in groups)
-        confinement = Confinement(
+        return Confinement(
             limits=limits,
             groups=groups,
             # The kernel counts by user: only where each partition has its own can it be bounded so.
             processes=None if counts or os.geteuid() != 0 else limits.processes,
         )
-        made = confinement.make()
-        if known == confinement:
-            return confinement if made else None
-        for group in groups:
-            group.limit()
-        write_confinement(path, confinement)
-        return confinement
 
     def process_limits(self, reference: str) -> ProcessLimits | None:
         """Return what a program of a partition is to be bound by, from what is on disk.
@@ -86,6 +110,10 @@ class Isolation:
                 limits=confinement.limits, processes=confinement.processes
             ).process_limits()
         return confinement.process_limits()
+
+    def is_free(self, reference: str) -> bool:
+        """Return whether nothing binds a partition, so that `free` has nothing to do."""
+        return not os.path.exists(confinement_file(self._layout, reference))
 
     def free(self, reference: str) -> None:
         """Remove what bound a partition that is free now; later, where something still runs."""

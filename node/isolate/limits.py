@@ -64,15 +64,23 @@ class LimitSettings(Protocol):
 
 
 def limits_for(
-    settings: LimitSettings, release: Path | None, order: Mapping[str, Any]
+    settings: LimitSettings,
+    release: Path | None,
+    order: Mapping[str, Any],
+    of_release: Mapping[str, Any] | None = None,
 ) -> PartitionLimits:
     """Return the limits of a partition; `order` is the filter that came with its order.
 
-    Raises InvalidLimit, which names the key.
+    `of_release` is what its release says, where that was read already. Raises InvalidLimit, which
+    names the key.
     """
+    if of_release is None:
+        of_release = read_limits(release)
+    if not of_release and not order and settings.partition_maximum == NO_LIMITS:
+        return settings.partition_limits
     values = {name: getattr(settings.partition_limits, name) for name in NAMES}
     sources = dict.fromkeys(NAMES, "slapos.cfg")
-    for given, where in ((_of_release(release), FILE), (_of_order(order), "its order")):
+    for given, where in ((of_release, FILE), (_of_order(order), "its order")):
         for name, raw in given.items():
             shown = name if where == FILE else PREFIX + name
             try:
@@ -140,7 +148,8 @@ _SMALLEST = {
 }
 
 
-def _of_release(release: Path | None) -> Mapping[str, Any]:
+def read_limits(release: Path | None) -> Mapping[str, Any]:
+    """Return what a release says of limits, unread. Raises InvalidLimit."""
     if release is None:
         return {}
     try:
