@@ -247,11 +247,13 @@ class Plan:
             return
         if ended.outcome is None or ended.outcome.result is Result.DONE:
             partition.broken_checks, partition.has_started = 0, True
+            # Not before its turn, when nothing would be found; turns are spread over time already.
             wait = min(max(ended.again_in, PROMISE_INTERVAL), LONGEST_PROMISE_INTERVAL)
         else:
             wait = PROMISE_WAITS[min(partition.broken_checks, len(PROMISE_WAITS) - 1)]
+            wait = jittered(wait, self._chance())
             partition.broken_checks += 1
-        lane.end(key, now + jittered(wait, self._chance()))
+        lane.end(key, now + wait)
 
     def _end_build(self, ended: Ended, now: Moment) -> None:
         lane, key = self._lanes[Kind.BUILD], ended.job.key

@@ -149,7 +149,7 @@ _SMALLEST = {
 
 
 def read_limits(release: Path | None) -> Mapping[str, Any]:
-    """Return what a release says of limits, unread. Raises InvalidLimit."""
+    """Return what a release says of limits, as it is written there. Raises InvalidLimit."""
     if release is None:
         return {}
     try:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import psutil
@@ -139,3 +140,30 @@ def test_without_a_master_services_are_started_from_disk(world: World) -> None:
     answer = world.run("instance")
     assert answer.returncode == 3, answer.stdout
     assert processes(world)["slappart0:web-on-watch"]["state"] == "RUNNING"
+
+
+def test_no_launcher_is_started_before_a_promise_has_its_turn(world: World) -> None:
+    promise = "#!/bin/sh\ntest ! -e bad\n"
+    world.release(world.installing("good", promise, "etc/promise"))
+    world.want()
+    assert world.run("instance").returncode == 0
+    results = world.partition() / ".slapgrid" / "promise"
+    shutil.rmtree(results)
+    assert world.run("instance").returncode == 0
+    assert not results.exists()
+    world.script(world.partition() / "etc" / "promise" / "another", promise)
+    assert world.run("instance").returncode == 0
+    assert results.exists()
+
+
+def test_a_promise_that_a_person_found_broken_is_told_by_the_next_pass(world: World) -> None:
+    promise = "#!/bin/sh\ntest ! -e bad\n"
+    world.release(world.installing("good", promise, "etc/promise"))
+    world.want()
+    assert world.run("instance").returncode == 0
+    (world.partition() / "bad").touch()
+    assert [world.run(word).returncode for word in ("instance", "promise", "instance")] == [0, 2, 2]
+    assert world.master.calls() == [
+        "startedComputerPartition slappart0",
+        "softwareInstanceError slappart0",
+    ]
