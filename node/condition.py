@@ -1,5 +1,6 @@
 """How the node itself does: its agent, what it measured, and what the master does not know yet."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,14 @@ _LOCKS = Path("/proc/locks")
 class NodeCondition:
     """How it does. Times are in seconds since 1970.
 
-    `agent` is the process of the agent, None when it does not run, or that cannot be seen;
+    `agent` is the process of the agent, None when it does not run, or that cannot be seen
+    (`agent_is_hidden`);
     `master_answered` is when the master last answered it. `usages` is the last sample, which was
     `measured_at`; None when there is none of late.
     """
 
     agent: int | None = None
+    agent_is_hidden: bool = False
     master_answered: float | None = None
     reports_waiting: int | None = None
     reports_since: float | None = None
@@ -56,6 +59,7 @@ def read_condition(doors: Doors) -> tuple[NodeCondition, list[str]]:
         trouble.append(str(error))
     condition = NodeCondition(
         agent=lock_holder(layout.agent_pidfile),
+        agent_is_hidden=is_hidden(layout.agent_pidfile),
         master_answered=last_answer(layout),
         reports_waiting=waiting,
         reports_since=since,
@@ -71,6 +75,11 @@ def last_answer(layout: Layout) -> float | None:
         return layout.last_answer.stat().st_mtime
     except OSError:
         return None
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether a lock file is there that this user may not read."""
+    return path.exists() and not os.access(path, os.R_OK)
 
 
 def lock_holder(path: Path, locks: Path = _LOCKS) -> int | None:

@@ -76,7 +76,7 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
         return (
             Phase.DESTROYING,
             "not_removed",
-            f"waiting for `slapos node report` on {_where(place)} to remove it",
+            f"waiting for {_where(place)} to remove it",
             instance.changed_at,
         )
     failing = instance if instance.error else place
@@ -93,7 +93,7 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
     if error:
         said = error if read_waiting_sentence(error) else f"the last pass failed: {error}"
         return Phase.INSTANTIATING, "retrying", said, place.changed_at
-    waiting = f"waiting for `slapos node instance` on {_where(place)}"
+    waiting = f"waiting for {_where(place)} to begin with it"
     return Phase.INSTANTIATING, "not_processed", waiting, place.changed_at
 
 
@@ -121,7 +121,7 @@ def _unbuilt(session: Session, instance: SoftwareInstance) -> _Found | None:
         return Phase.BUILDING, "building", f"{node} is building {url}", since
     if installation.reported_state == BuildState.AVAILABLE:
         return None
-    return Phase.BUILDING, "not_built", f"waiting for `slapos node software` on {node}", since
+    return Phase.BUILDING, "not_built", f"waiting for {node} to begin the build", since
 
 
 def access_status(instance: SoftwareInstance) -> str:

@@ -70,6 +70,7 @@ class Feed:
         self._last: Answer | None = None
         self._accepted: NodeInformation | None = None
         self._has_feed = True
+        self._is_answered = False
         self._full_at = clock.monotonic() + FULL_INTERVAL
         self._failures = 0
 
@@ -109,6 +110,7 @@ class Feed:
             wait = self._ask()
         except (SlapOSError, OSError) as error:
             self._failures += 1
+            self._is_answered = False
             if self._failures == 1:
                 logger.error("%s", error)
                 logger.warning("the services on this node go on without the master")
@@ -116,6 +118,7 @@ class Feed:
         if self._failures:
             logger.info("the master answers again")
         self._failures = 0
+        self._is_answered = True
         self._answered()
         return wait
 
@@ -136,11 +139,13 @@ class Feed:
     def _ask_feed(self) -> float:
         """Wait for a change, and take it; return the seconds until the next question."""
         begun = self._clock.monotonic()
-        told = self._asked_feed()
+        # At the start, and after trouble, it is to be seen at once whether the master answers.
+        may_wait = self._is_answered
+        told = self._asked_feed(WAIT if may_wait else 0)
         token, document = str(told.get("token", "")), told.get("information")
         if not told.get("changed"):
             self._hesitation.settle()
-            is_waiting = self._clock.monotonic() - begun > AT_ONCE
+            is_waiting = not may_wait or self._clock.monotonic() - begun > AT_ONCE
             return 0.0 if is_waiting else self._poll_wait()
         if not isinstance(document, str):
             return self._ask_all(token)
@@ -148,8 +153,8 @@ class Feed:
         answer = Answer(document=document, etag=str(told.get("etag", "")), token=token)
         return self._take(answer) or (SAME_WAIT if self._accepted == before else 0.0)
 
-    def _asked_feed(self) -> dict[str, Any]:
-        query = {"wait": str(WAIT), "information": "1"}
+    def _asked_feed(self, wait: int) -> dict[str, Any]:
+        query = {"wait": str(wait), "information": "1"}
         if self._last is not None and self._last.token:
             query["since"] = self._last.token
         path = f"v1/nodes/{quote(self._node, safe='')}/changes"

@@ -1,22 +1,24 @@
 """Check of the resident agent: whether it runs, hears of the master, and is started at boot."""
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from slapos.node.agent.unit import is_untouched
-from slapos.node.condition import SILENCE, last_answer, lock_holder
+from slapos.node.condition import SILENCE, is_hidden, last_answer, lock_holder
 from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
 
-INSTALL = "'slapos node install-service' has systemd run it; without systemd see its message"
+INSTALL = (
+    "'slapos node install-service' has systemd run it; without systemd, have what starts programs "
+    "here run 'slapos node run'"
+)
 
 
 def check_agent(examined: Examined) -> Iterator[Finding]:
     """See that the agent runs, that the master answers it, and that something starts it."""
     layout = examined.doors.settings.layout
     lock, unit = layout.agent_pidfile, examined.unit
-    if lock.exists() and not os.access(lock, os.R_OK):
+    if is_hidden(lock):
         yield warning(f"whether it runs is not known: {lock} cannot be read", "run this as root")
         return
     holder = lock_holder(lock)

@@ -364,6 +364,10 @@ def _understood() -> Iterator[None]:
         yield
     except xmlrpc.client.Fault as fault:
         raise SupervisorFailed(f"supervisord refused: {fault.faultString}") from fault
+    except PermissionError as error:
+        raise SupervisorFailed(
+            "supervisord answers none but the user who runs this node: ask as that user"
+        ) from error
     except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
         raise SupervisorFailed(
             f"supervisord does not answer: {error}; start it with 'slapos node supervisord'"

@@ -20,6 +20,7 @@ import logging
 
 from slapos.command.node_options import add_settings, may_run, node_settings
 from slapos.node.agent.agent import run_agent
+from slapos.node.condition import lock_holder
 from slapos.node.outcome import ExitStatus
 from slapos.system.process_lock import AlreadyRunning
 
@@ -38,6 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
         return ExitStatus.NOT_ROOT
     try:
         return run_agent(settings)
-    except AlreadyRunning as error:
-        logger.error("the agent of this node runs already: %s", error)
+    except AlreadyRunning:
+        holder = lock_holder(settings.layout.agent_pidfile) or "unknown"
+        logger.error(
+            "the agent of this node runs already, as process %s: one is enough, see 'slapos node "
+            "status'",
+            holder,
+        )
         return ExitStatus.ALREADY_RUNNING

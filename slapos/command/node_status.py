@@ -166,6 +166,8 @@ class Look:
 
     def _agent_line(self) -> str:
         node = self._condition
+        if node.agent_is_hidden:
+            return "agent: whether it runs can be seen by the node's own user only"
         if not node.agent:
             return "agent: does not run"
         line = f"agent: runs, process {node.agent}"

@@ -92,6 +92,21 @@ def test_a_feed_that_does_not_wait_is_not_asked_without_pause(listener: Listener
     assert listener.timestamps == ["1"]
 
 
+def test_whether_the_master_answers_is_seen_at_once_after_a_start_and_after_trouble(
+    listener: Listener,
+) -> None:
+    listener.master.has_feed, listener.master.longest_wait = True, 30.0
+    listener.ask()
+    again = Listener(listener.master, listener.settings)
+    again.feed.start_from_disk()
+    assert again.ask() == (0.0, [FEED])  # nothing is new, and yet it need not wait for that
+    listener.master.failures = {FEED: (500, b"no")}
+    again.ask()
+    listener.master.failures = {}
+    assert again.ask() == (0.0, [FEED])
+    assert len(again.answers) == 2
+
+
 def test_a_master_without_a_feed_is_polled_and_asked_again_later(listener: Listener) -> None:
     assert listener.ask() == (POLL, [FEED, ALL])
     assert listener.ask() == (POLL, [ALL])
