@@ -22,7 +22,7 @@ from slapos.node.instantiate.keep_retention import keep_retention
 from slapos.node.instantiate.link_release import link_release
 from slapos.node.instantiate.report_requests import report_requests
 from slapos.node.instantiate.run_buildout import run_buildout
-from slapos.node.instantiate.run_services import run_services, stop_services
+from slapos.node.instantiate.run_services import keep_services, run_services, stop_services
 from slapos.node.instantiate.set_limits import keep_limits, set_limits
 from slapos.node.instantiate.step import (
     ReleaseNotBuilt,
@@ -206,8 +206,9 @@ class PartitionProcessor:
             case Action.KEEP:
                 if wanted.state is InstanceState.STARTED:
                     keep_limits(wanted, self._doors)
-                else:
-                    tell_state(wanted, record, wanted.state, self._doors)
+                    healed = keep_services(wanted.reference, self._doors)
+                    return self._outcome(wanted, changed=healed)
+                tell_state(wanted, record, wanted.state, self._doors)
                 return self._outcome(wanted)
 
     def _leave_free(self, wanted: PartitionInformation, path: Path) -> Outcome:

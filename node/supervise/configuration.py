@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: What the process name of a file in etc/service ends with.
 WATCHED = "-on-watch"
+#: The last line of a group's file: one without it was torn by a crash.
+END = "; end\n"
 #: Bytes in the address of a unix socket, without the ending zero.
 LONGEST_SOCKET = 107
 #: supervisord first makes `sv.sock.<pid>` and then renames it.
@@ -178,7 +180,7 @@ def render_group(
             user_name=account.name,
             log=_plain(str(output / log_name(group, program))),
         )
-    return text
+    return text + END
 
 
 def _plain(text: str) -> str:

@@ -14,6 +14,7 @@ from supervisor.xmlrpc import Faults
 
 from slapos.node.layout import Layout
 from slapos.node.supervise.configuration import (
+    END,
     WATCHED,
     Program,
     find_programs,
@@ -29,6 +30,7 @@ from slapos.node.users import Account
 from slapos.protocol.errors import SlapOSError
 from slapos.system.clock import Clock
 from slapos.system.files import write_if_changed
+from slapos.system.process_lock import process_lock
 from slapos.system.runner import CommandFailed, Runner
 
 logger = logging.getLogger(__name__)
@@ -139,6 +141,13 @@ class Supervisor:
                 with _understood():
                     self._load(WATCHDOG)
             return
+        # One at a time: another one would take the services of this supervisord for orphans.
+        with process_lock(self._layout.default_pidfile("supervisor"), patience=2 * START_TIME):
+            if not self.is_running():
+                self._begin()
+
+    def _begin(self) -> None:
+        """Start supervisord, after what an earlier one has left. Raises SupervisorFailed."""
         end_orphans(self._layout.supervisor_socket, self._layout.supervisor_pid_file, self._clock)
         logger.info("starting supervisord")
         output = ""
@@ -259,6 +268,13 @@ class Supervisor:
             return
         for name, reason in cast(list[tuple[str, str]], self._server.slapos.startGroup(group)):
             _warn(group, name, reason)
+
+    def has_file(self, reference: str, directory: Path) -> bool:
+        """Return whether what supervisord reads of a partition is there, and whole."""
+        try:
+            return self._file(reference).read_bytes().endswith(END.encode())
+        except FileNotFoundError:
+            return not find_programs(directory)
 
     def stop_partition(self, reference: str) -> None:
         """Have no program of a partition running, now and after a reboot."""

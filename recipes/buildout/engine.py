@@ -1,5 +1,6 @@
 """The buildout that runs: upstream's, with our reading of profiles and our options."""
 
+import hashlib
 import io
 import logging
 import os
@@ -126,13 +127,25 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
 
     def _read_installed_part_options(self) -> tuple[dict[str, Any], bool]:
         try:
+            _check_whole(Path(self["buildout"]["installed"]))
             installed, exists = super()._read_installed_part_options()
-        except upstream_parser.Error as error:
-            raise UserError(
-                f"{error}\nremove this file to have all parts installed again"
-            ) from error
+        except (upstream_parser.Error, ValueError) as error:
+            self._put_list_aside(error)
+            installed, exists = super()._read_installed_part_options()
         self._installed: dict[str, Any] = installed
         return installed, exists
+
+    def _put_list_aside(self, error: Exception) -> None:
+        """Begin a new list of what is installed: all parts are installed again, over the old."""
+        path = self["buildout"]["installed"]
+        os.replace(path, f"{path}.damaged")
+        self._logger.warning(
+            "%s was damaged, all parts are installed again; it is kept as %s.damaged: parts in it "
+            "that are wanted no more have left their files (%s)",
+            path,
+            path,
+            error,
+        )
 
     def _uninstall_part(self, part: str, installed: dict[str, Any]) -> None:
         try:
@@ -169,7 +182,8 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
                     path for path in files if path not in self._data[name].removed
                 )
             upstream._save_options(name, kept, content)
-        write_if_changed(Path(path), content.getvalue(), mode=0o600)
+        text = content.getvalue()
+        write_if_changed(Path(path), f"{_header(text.encode())}\n{text}", mode=0o600)
 
     # Commands.
 
@@ -190,6 +204,26 @@ class Buildout(upstream.Buildout):  # type: ignore[misc]
 
     def _maybe_upgrade(self) -> None:
         """Leave buildout as it is: it belongs to the node and is upgraded with it."""
+
+
+def _header(content: bytes) -> str:
+    return f"# sha256 of what follows: {hashlib.sha256(content).hexdigest()}"
+
+
+def _check_whole(path: Path) -> None:
+    """See that a list of what is installed is as it was written.
+
+    Half of a path may be a folder that must not be removed. Raises ValueError. A list of before
+    there was a digest, or of another buildout, is taken as it is if it has its first section.
+    """
+    if not path.is_file():
+        return
+    head, _, content = path.read_bytes().partition(b"\n")
+    if head.startswith(b"# sha256 "):
+        if head.decode(errors="replace") != _header(content):
+            raise ValueError("it is not as it was written")
+    elif b"[buildout]" not in head + content:
+        raise ValueError("it has no section [buildout]")
 
 
 def _package_signature(distribution: Any) -> str:

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -37,10 +37,9 @@ def process_lock(path: Path, *, patience: float = 0.0) -> Iterator[None]:
                 f"{path} is held by process {stream.read().strip() or 'unknown'}: "
                 "wait until it has ended"
             )
-        stream.seek(0)
-        stream.truncate()
-        stream.write(str(os.getpid()))
-        stream.flush()
+        with suppress(OSError):  # a full disk: the lock holds all the same
+            os.ftruncate(stream.fileno(), 0)
+            os.write(stream.fileno(), str(os.getpid()).encode())
         yield
 
 

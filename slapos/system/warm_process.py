@@ -303,13 +303,17 @@ def main() -> int:
             importlib.import_module(name)
         check_fit({0, 1, 2, channel.fileno()})
     except Exception as error:  # noqa: BLE001 - whatever a module may raise; the runner says it
-        channel.send(to_message(refused=f"{type(error).__name__}: {error}"))
+        with suppress(ConnectionError):  # the runner was killed
+            channel.send(to_message(refused=f"{type(error).__name__}: {error}"))
         return EXIT_FAILED
     image.show_arguments(sys.orig_argv[:4])
     # What is there now stays: so that collecting garbage in a fork copies no page for it.
     gc.collect()
     gc.freeze()
-    channel.send(to_message(ready=stamp))
+    try:
+        channel.send(to_message(ready=stamp))
+    except ConnectionError:  # the runner was killed meanwhile
+        return EXIT_FAILED
     WarmProcess(channel, image).serve()
     return 0
 

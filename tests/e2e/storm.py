@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -27,7 +27,9 @@ TYPES = {"one": "default", "two": "default", "three": "default", "tree": "deep2"
 #: Seconds that may pass between two blows.
 LONGEST_PAUSE = 0.4
 #: Seconds that one waits for a process to be there before something else is killed.
-PATIENCE = 5.0
+PATIENCE = 3.0
+#: Seconds in which a node that is beaten acts on an order.
+DELAY = 15.0
 #: Seconds that everything gets to come right afterwards, back-off included.
 SETTLING = 180.0
 STARTED, STOPPED, DESTROYED = InstanceState
@@ -162,31 +164,31 @@ class Storm:
         return self._kill_at_work("inst")
 
     def _kill_at_work(self, below: str) -> bool:
-        """Kill a buildout, a promise, whatever works in a folder now; not a service."""
-        place, deadline = self._deployment.root / below, time.monotonic() + PATIENCE
+        """Kill a buildout, a promise, whatever of the node's works in a folder now."""
+        place = self._deployment.root / below
+        return self._kill_of_the_node(
+            lambda pid: Path(f"/proc/{pid}/cwd").readlink().parent == place
+        )
+
+    def _kill_warm(self) -> bool:
+        self._change()
+        return self._kill_of_the_node(
+            lambda pid: b"warm_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+
+    def _kill_of_the_node(self, is_meant: Callable[[int], bool]) -> bool:
+        """Wait for a process that the node has started and that is meant, and kill it."""
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            found = [
-                process.pid
-                for process in psutil.process_iter(["cwd", "name"])
-                if Path(process.info["cwd"] or "/").parent == place
-                and process.info["name"] not in ("sleep", "sh")
-            ]
+            found = []
+            for pid in _below(self._deployment.processes[NODE].pid):
+                with suppress(OSError):
+                    if is_meant(pid):
+                        found.append(pid)
             if found:
                 with suppress(ProcessLookupError):
                     os.kill(self._chance.choice(found), signal.SIGKILL)
                     return True
-            time.sleep(0.005)
-        return False
-
-    def _kill_warm(self) -> bool:
-        self._change()
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            with suppress(psutil.Error):
-                for child in psutil.Process(self._deployment.processes[NODE].pid).children():
-                    if any("warm_process" in word for word in child.cmdline()):
-                        child.kill()
-                        return True
             time.sleep(0.005)
         return False
 
@@ -260,12 +262,27 @@ class Storm:
 
     def _check_starts(self, partition: Path, order: Order) -> None:
         """See that nothing was started again without a need."""
-        found = starts(partition)
-        for before, after in pairwise(found):
-            reasons = [*self._fell, *order.lowered_at]
-            if before.value == after.value:
-                needed = any(before.at - 1 < at < after.at for at in reasons)
-                assert needed, f"{partition.name} was started at {before} and again at {after}"
+        lowered = list(order.lowered_at)
+        for before, after in pairwise(starts(partition)):
+            if before.value != after.value or any(
+                before.at - 1 < at < after.at for at in self._fell
+            ):
+                continue
+            # A node that was away may first start what is on its disk, and then hear of the order.
+            reasons = [at for at in lowered if before.at - DELAY < at < after.at]
+            assert reasons, f"{partition.name} was started at {before} and again at {after}"
+            lowered.remove(reasons[0])
+
+
+def _below(pid: int) -> Iterator[int]:
+    """Yield the processes below one, itself left out."""
+    children: list[str] = []
+    with suppress(OSError):
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            children += path.read_text().split()
+    for child in map(int, children):
+        yield child
+        yield from _below(child)
 
 
 def _is_of(pid: int, root: Path) -> bool:

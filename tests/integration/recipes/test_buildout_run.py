@@ -325,7 +325,17 @@ def test_a_failed_download_names_the_url(tmp_path: Path) -> None:
     assert "HTTP Error 404" in message
 
 
-def test_a_damaged_list_of_installed_parts_is_named(directory: Path) -> None:
-    profile(directory, "parts =")
-    (directory / ".installed.cfg").write_text("damaged\n")
-    assert "remove this file" in failure(directory)
+def test_a_list_of_installed_parts_that_was_torn_is_made_anew_and_removes_nothing(
+    directory: Path,
+) -> None:
+    profile(directory, "parts = a\n[a]\nrecipe = tried:take\nshow = x\nx = 1")
+    run(directory, "-o")
+    path = directory / ".installed.cfg"
+    whole = path.read_bytes()
+    (directory / "kept").write_text("data")
+    for torn in (b"", whole[:-5], b"\0" * len(whole), b"damaged\n"):
+        path.write_bytes(torn)
+        run(directory, "-o")
+        assert path.read_bytes() == whole
+        assert (directory / ".installed.cfg.damaged").read_bytes() == torn
+        assert (directory / "kept").read_text() == "data"
