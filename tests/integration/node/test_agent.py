@@ -236,7 +236,7 @@ def test_a_second_agent_says_who_holds_the_lock(world: World) -> None:
         until(lambda: agent.said("at work"))
         second = world.run("run")
     assert second.returncode == 10
-    assert f"held by process {agent.process.pid}" in second.stdout
+    assert f"runs already, as process {agent.process.pid}" in second.stdout
 
 
 def test_commands_work_beside_the_agent(world: World) -> None:
