@@ -16,6 +16,7 @@ BENCHMARKS = {
     "helloworld": "request to healthy, the release already built",
     "monitor": "a sample of what 1,000 processes use, beside psutil",
     "change": "a change at the master to the process that runs with it, also through a bad link",
+    "memory": "agent, supervisord, watchdog, warm process with 10 and 1,000 partitions",
     "converge": "passes over 10, 100 and 1,000 partitions, beside slapos.core's node",
     "storm": "1,000 times `kill -9` in runs of orders: nothing lost, doubled or restarted",
     "demo": "`make demo` from zero to healthy, by phase",
