@@ -18,7 +18,7 @@ from tests.e2e.counted import starts, write_release
 from tests.e2e.deployment import IS_ROOT, NOBODY, NODE, Deployment, deployed, until
 
 SIZES = (10, 1000)
-IDLE = 75.0
+IDLE = 40.0
 URL = "http://example.com/small/software.cfg"
 BUILDOUT = """\
 #!/bin/sh
@@ -111,7 +111,7 @@ def measure(number: int) -> dict[str, dict[str, float]]:
         found["after a change"] = memory(site)
         site.kill(NODE)
         site.start(NODE)
-        time.sleep(IDLE / 5)
+        time.sleep(IDLE / 2)
         found["the agent started again"] = memory(site)
     return found
 

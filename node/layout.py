@@ -4,6 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+#: What the process name of a file in etc/service ends with.
+WATCHED = "-on-watch"
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -24,6 +24,7 @@ from slapos.node.monitor.metrics import FEED_CONNECTED, MASTER_ANSWERED
 from slapos.node.settings import NodeSettings
 from slapos.node.supervise.configuration import write_main
 from slapos.protocol.errors import SlapOSError
+from slapos.system.memory import share_arenas
 from slapos.system.process_lock import process_lock
 from slapos.system.runner import SystemRunner
 
@@ -169,6 +170,7 @@ def run_agent(settings: NodeSettings) -> int:
     Raises AlreadyRunning, InvalidConfiguration.
     """
     os.umask(0o027)
+    share_arenas()
     write_main(settings.layout)
     with process_lock(settings.layout.agent_pidfile):
         return Agent(settings).run()

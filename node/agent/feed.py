@@ -78,7 +78,8 @@ class Feed:
         """Hand over what the master said before the agent was started, if that is known."""
         found = read_kept(self._kept)
         if found is not None and found[1].reference == self._node:
-            self._last, self._accepted = found
+            answer, self._accepted = found
+            self._remember(answer)
             self._deliver(self._accepted)
 
     def run(self) -> None:
@@ -198,11 +199,18 @@ class Feed:
             return min(self._hesitation.left(now), OLDER_INTERVAL)
         if waited:
             logger.warning("the master's state is accepted")
+        if self._accepted is not None:
+            information = information.sharing(self._accepted)
         if information != self._accepted:
             self._deliver(information)
-        self._last, self._accepted = answer, information
+        self._accepted = information
         self._keep(answer)
+        self._remember(answer)
         return 0.0
+
+    def _remember(self, answer: Answer) -> None:
+        """Remember which answer was the last one; the document itself is on disk."""
+        self._last = replace(answer, document="")
 
     def _keep(self, answer: Answer) -> None:
         try:

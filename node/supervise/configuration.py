@@ -8,15 +8,13 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from slapos.node.layout import Layout
+from slapos.node.layout import WATCHED, Layout
 from slapos.node.users import Account
 from slapos.protocol.errors import InvalidConfiguration
 from slapos.system.files import write_if_changed
 
 logger = logging.getLogger(__name__)
 
-#: What the process name of a file in etc/service ends with.
-WATCHED = "-on-watch"
 #: The last line of a group's file: one without it was torn by a crash.
 END = "; end\n"
 #: Bytes in the address of a unix socket, without the ending zero.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from slapos.node.supervise.configuration import WATCHED
+from slapos.node.layout import WATCHED
 from slapos.node.supervise.events import ProcessEvent
 from slapos.node.supervise.supervisor import ENDED, RUNNING, Process
 

@@ -12,10 +12,9 @@ from typing import Any, cast
 
 from supervisor.xmlrpc import Faults
 
-from slapos.node.layout import Layout
+from slapos.node.layout import WATCHED, Layout
 from slapos.node.supervise.configuration import (
     END,
-    WATCHED,
     Program,
     find_programs,
     log_name,

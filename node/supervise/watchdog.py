@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from slapos.node.bang import BangSettings, bang
-from slapos.node.layout import Layout
-from slapos.node.supervise.configuration import WATCHED
+from slapos.node.layout import WATCHED, Layout
 from slapos.protocol.errors import MasterFailed, MasterUnreachable, SlapOSError
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.files import write_if_changed

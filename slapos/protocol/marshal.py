@@ -4,7 +4,7 @@ The format is xml_marshaller's. A document is read into plain values, and each o
 it may name into `Marshalled`: nothing that a document names is ever imported or called.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from xml.sax.saxutils import escape, unescape
@@ -12,10 +12,13 @@ from xml.sax.saxutils import escape, unescape
 from lxml import etree
 
 from slapos.protocol.errors import MalformedDocument
-from slapos.protocol.xml_reader import read_xml
+from slapos.protocol.xml_reader import build_from_xml
 
 MODULE = "slapos.slap.slap"
 CLASSES = ("Computer", "ComputerPartition", "SoftwareRelease", "SoftwareInstance")
+NO_DOCUMENT = "a SLAP document is one value inside <marshal>"
+#: Texts of so many characters at most are shared; longer ones hardly come twice.
+LONGEST_SHARED = 200
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,9 @@ def loads(document: bytes) -> Any:
     Raises MalformedDocument when it is no such document, is too large or too deep, has a document
     type or entities, or names a class outside the four.
     """
-    root = read_xml(document)
-    if root.tag != "marshal" or len(root) != 1:
-        raise MalformedDocument("a SLAP document is one value inside <marshal>")
-    return _Reader().read(root[0])
+    reader = _Reader()
+    build_from_xml(document, reader)
+    return reader.value
 
 
 class _Writer:
@@ -123,12 +125,34 @@ def _order(item: tuple[Any, Any]) -> tuple[bool, str]:
     return (not isinstance(key, str), key if isinstance(key, str) else repr(key))
 
 
+class _Open:
+    """An element that has begun: what it holds so far."""
+
+    __slots__ = ("attributes", "items", "tag", "text", "value")
+
+    def __init__(self, tag: str, attributes: Mapping[str, str]) -> None:
+        self.tag = tag
+        self.attributes = attributes
+        self.items: list[Any] = []
+        self.text = ""
+        #: What may be referred to from within: a list or a dictionary.
+        self.value: Any = None
+
+
 class _Reader:
-    """Reads values, remembering those that can be referred to."""
+    """Makes values of elements as they end, remembering those that can be referred to.
+
+    Text that comes again, such as names of parameters, is in memory once: a thousand partitions are
+    told of in nearly the same words.
+    """
 
     def __init__(self) -> None:
+        self.value: Any = None
+        self._open: list[_Open] = []
         self._known: dict[str, Any] = {}
-        self._containers: dict[str, Callable[[etree._Element], Any]] = {
+        self._texts: dict[str, str] = {}
+        self._containers: dict[str, Callable[[_Open], Any]] = {
+            "marshal": self._marshal,
             "tuple": self._tuple,
             "list": self._list,
             "set": self._set,
@@ -137,79 +161,100 @@ class _Reader:
             "reference": self._reference,
         }
 
-    def read(self, element: etree._Element) -> Any:
-        """Return the value of one element."""
-        tag = str(element.tag)
-        if tag in self._containers:
-            return self._containers[tag](element)
-        if len(element):
-            raise MalformedDocument(f"<{tag}> holds no other elements in SLAP XML")
-        if tag not in _SCALARS:
-            raise MalformedDocument(f"<{tag}> is no element of SLAP XML")
-        text = element.text or ""
-        try:
-            return _SCALARS[tag](text)
-        except ValueError as error:
-            raise MalformedDocument(f"<{tag}> holds {text[:40]!r}") from error
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """Begin an element."""
+        if self._open and self._open[-1].tag in _SCALARS:
+            raise MalformedDocument(f"<{self._open[-1].tag}> holds no other elements in SLAP XML")
+        if (tag == "marshal") != (not self._open):
+            raise MalformedDocument(NO_DOCUMENT if not self._open else _unknown(tag))
+        if tag not in self._containers and tag not in _SCALARS:
+            raise MalformedDocument(_unknown(tag))
+        element = _Open(tag, attributes)
+        if tag in _GROWING:
+            element.value = _GROWING[tag]()
+            self._remember(element, element.value)
+        self._open.append(element)
 
-    def _remember(self, element: etree._Element, value: Any) -> None:
-        number = element.get("id")
+    def data(self, text: str) -> None:
+        """Take a piece of text; that between elements means nothing."""
+        if self._open[-1].tag in _SCALARS:
+            self._open[-1].text += text
+
+    def end(self, tag: str) -> None:
+        """End an element, and hand its value to the one it is in."""
+        element = self._open.pop()
+        read = self._containers.get(tag)
+        value = self._scalar(element) if read is None else read(element)
+        if self._open:
+            self._open[-1].items.append(value)
+        else:
+            self.value = value
+
+    def _scalar(self, element: _Open) -> Any:
+        try:
+            value = _SCALARS[element.tag](element.text)
+        except ValueError as error:
+            raise MalformedDocument(f"<{element.tag}> holds {element.text[:40]!r}") from error
+        if isinstance(value, str) and len(value) <= LONGEST_SHARED:
+            return self._texts.setdefault(value, value)
+        return value
+
+    def _remember(self, element: _Open, value: Any) -> None:
+        number = element.attributes.get("id")
         if number is not None:
             self._known[number] = value
 
-    def _tuple(self, element: etree._Element) -> tuple[Any, ...]:
-        return tuple(self.read(child) for child in element)
+    def _marshal(self, element: _Open) -> Any:
+        if len(element.items) != 1:
+            raise MalformedDocument(NO_DOCUMENT)
+        return element.items[0]
 
-    def _list(self, element: etree._Element) -> list[Any]:
-        value: list[Any] = []
-        self._remember(element, value)
-        value.extend(self.read(child) for child in element)
-        return value
+    def _tuple(self, element: _Open) -> tuple[Any, ...]:
+        return tuple(element.items)
 
-    def _set(self, element: etree._Element) -> set[Any]:
+    def _list(self, element: _Open) -> Any:
+        element.value.extend(element.items)
+        return element.value
+
+    def _set(self, element: _Open) -> set[Any]:
         try:
-            value = {self.read(child) for child in element}
+            value = set(element.items)
         except TypeError as error:
             raise MalformedDocument("a <set> holds something that cannot be in a set") from error
         self._remember(element, value)
         return value
 
-    def _dictionary(self, element: etree._Element) -> dict[Any, Any]:
-        value: dict[Any, Any] = {}
-        self._remember(element, value)
-        children = list(element)
-        if len(children) % 2:
+    def _dictionary(self, element: _Open) -> Any:
+        if len(element.items) % 2:
             raise MalformedDocument("a <dictionary> has a key without a value")
-        for key_element, item in _pairs(children):
-            key = self.read(key_element)
-            try:
-                value[key] = self.read(item)
-            except TypeError as error:
-                raise MalformedDocument("a <dictionary> has a key that cannot be one") from error
-        return value
+        try:
+            element.value.update(zip(element.items[::2], element.items[1::2], strict=True))
+        except TypeError as error:
+            raise MalformedDocument("a <dictionary> has a key that cannot be one") from error
+        return element.value
 
-    def _object(self, element: etree._Element) -> Marshalled:
-        module, name = element.get("module"), element.get("class")
+    def _object(self, element: _Open) -> Marshalled:
+        module, name = element.attributes.get("module"), element.attributes.get("class")
         if module != MODULE or name not in CLASSES:
             raise MalformedDocument(f"the class {module}.{name} is refused")
-        if len(element) != 2:
+        if len(element.items) != 2:
             raise MalformedDocument("an <object> is its arguments and its attributes")
-        arguments, state = self.read(element[0]), self.read(element[1])
+        arguments, state = element.items
         if not isinstance(arguments, tuple) or not isinstance(state, dict):
             raise MalformedDocument("an <object> is a <tuple> and a <dictionary>")
         value = Marshalled(name, arguments, state)
         self._remember(element, value)
         return value
 
-    def _reference(self, element: etree._Element) -> Any:
+    def _reference(self, element: _Open) -> Any:
         try:
-            return self._known[element.get("id", "")]
+            return self._known[element.attributes.get("id", "")]
         except KeyError:
             raise MalformedDocument("a <reference> to nothing before it") from None
 
 
-def _pairs(items: list[etree._Element]) -> Iterator[tuple[etree._Element, etree._Element]]:
-    return zip(items[::2], items[1::2], strict=True)
+def _unknown(tag: str) -> str:
+    return f"<{tag}> is no element of SLAP XML"
 
 
 _SCALARS: dict[str, Callable[[str], Any]] = {
@@ -222,3 +267,5 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
     "string": unescape,
     "unicode": unescape,
 }
+#: What is known by its number before all of it was read.
+_GROWING: dict[str, Callable[[], Any]] = {"list": list, "dictionary": dict}

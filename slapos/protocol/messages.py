@@ -3,7 +3,7 @@
 Attribute names on the wire begin with an underscore and never change.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slapos.protocol.errors import MalformedDocument
@@ -130,6 +130,15 @@ class NodeInformation:
     reference: str
     releases: tuple[ReleaseAssignment, ...] = ()
     partitions: tuple[PartitionInformation, ...] = ()
+
+    def sharing(self, before: "NodeInformation") -> "NodeInformation":
+        """Return the same, with partitions of `before` for equal ones: in memory once."""
+        known = {partition.reference: partition for partition in before.partitions}
+        shared = []
+        for partition in self.partitions:
+            kept = known.get(partition.reference)
+            shared.append(kept if kept is not None and kept == partition else partition)
+        return replace(self, partitions=tuple(shared))
 
     def to_marshalled(self) -> Marshalled:
         """Return the Computer object of the wire."""

@@ -66,6 +66,21 @@ def test_a_repeated_object_comes_back_as_one() -> None:
     assert value[0] is value[1]
 
 
+def test_names_that_come_again_are_in_memory_once() -> None:
+    first, second = loads(dumps([{"timestamp": "1"}, {"timestamp": "2"}]))
+    assert next(iter(first)) is next(iter(second))
+
+
+def test_a_list_may_hold_itself() -> None:
+    value = loads(b'<marshal><list id="i2"><reference id="i2"/></list></marshal>')
+    assert value[0] is value
+
+
+def test_text_is_whole_also_around_comments_and_character_references() -> None:
+    document = b"<marshal>\n <string>a<!-- x -->b&#233;<?y z?>&amp;lt;c</string>\n</marshal>"
+    assert loads(document) == "ab\u00e9<c"
+
+
 @pytest.mark.parametrize(
     ("document", "reason"),
     [

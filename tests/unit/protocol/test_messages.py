@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,23 @@ def make_node() -> NodeInformation:
 def test_all_that_a_node_must_know_survives_the_wire() -> None:
     node = make_node()
     assert NodeInformation.from_marshalled(loads(dumps(node.to_marshalled()))) == node
+
+
+def test_what_is_as_before_is_in_memory_once() -> None:
+    before, after = make_node(), make_node()
+    changed = replace(after.partitions[-1], parameters={"timestamp": "13"})
+    after = replace(after, partitions=(*after.partitions[:-1], changed))
+    shared = after.sharing(before)
+    assert shared == after
+    assert [p is q for p, q in zip(shared.partitions, before.partitions, strict=True)] == [
+        *[True] * (len(before.partitions) - 1),
+        False,
+    ]
+
+
+def test_a_partition_that_was_not_there_before_shares_nothing() -> None:
+    node = make_node()
+    assert node.sharing(replace(node, partitions=())).partitions == node.partitions
 
 
 def test_a_partition_says_what_is_asked_of_it_most() -> None:

@@ -6,8 +6,8 @@ import urllib.request
 from http.client import HTTPException
 from socket import create_server
 
+from slapos.node.layout import WATCHED
 from slapos.node.monitor.history import History
-from slapos.node.supervise.configuration import WATCHED
 from tests.integration.node.monitor.test_endpoint import free_port
 from tests.integration.node.world import World, until
 
