@@ -30,7 +30,13 @@ def ordered(number: int, stack: ExitStack) -> Deployment:
     client = site.client()
     for index in range(number):
         try:
-            client.request(software_url=url, title=f"i{index}", parameters={"value": f"v{index}"})
+            client.request(
+                software_url=url,
+                title=f"i{index}",
+                # slapos.core's node cannot check a promise with the Python of our releases.
+                software_type="bare",
+                parameters={"value": f"v{index}"},
+            )
         except NotReady:
             continue
     run([*site.words(NODE, "node", "software"), "--now"])

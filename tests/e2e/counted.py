@@ -1,7 +1,7 @@
 """A release whose service writes down each of its starts; `deep2`, `deep3`: a tree of that depth.
 
-An instance publishes its value, but for type `quiet`; one with a child publishes what the child has
-published.
+An instance publishes its value, one with a child what the child has published. `quiet` publishes
+nothing, `bare` has no promise either.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ recipe = slapos:slapconfiguration
 recipe = slapos:switch-softwaretype
 default = @folder@/default.cfg
 quiet = @folder@/quiet.cfg
+bare = @folder@/bare.cfg
 deep2 = @folder@/deep2.cfg
 deep3 = @folder@/deep3.cfg
 """
@@ -67,6 +68,11 @@ QUIET = """\
 [buildout]
 extends = @folder@/default.cfg
 parts = service promise
+"""
+BARE = """\
+[buildout]
+extends = @folder@/default.cfg
+parts = service
 """
 DEEP = """\
 [buildout]
@@ -108,6 +114,7 @@ def write_release(folder: Path) -> str:
         "instance.cfg.in": INSTANCE,
         "default.cfg": DEFAULT,
         "quiet.cfg": QUIET,
+        "bare.cfg": BARE,
         "deep2.cfg": DEEP.replace("@child@", "default"),
         "deep3.cfg": DEEP.replace("@child@", "deep2"),
         "counted.sh": SERVICE,
