@@ -79,7 +79,13 @@ def last_answer(layout: Layout) -> float | None:
 
 def is_hidden(path: Path) -> bool:
     """Return whether a lock file is there that this user may not read."""
-    return path.exists() and not os.access(path, os.R_OK)
+    try:
+        path.stat()
+    except PermissionError:  # not even its folder may be looked into
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK)
 
 
 def lock_holder(path: Path, locks: Path = _LOCKS) -> int | None:

@@ -31,3 +31,6 @@ def test_a_lock_that_may_not_be_read_is_hidden_and_not_free(tmp_path: Path) -> N
     assert not is_hidden(path)
     path.touch(mode=0)
     assert is_hidden(path)
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0)
+    assert is_hidden(folder / "lock")
