@@ -73,6 +73,7 @@ class Feed:
         self._is_answered = False
         self._full_at = clock.monotonic() + FULL_INTERVAL
         self._failures = 0
+        self._keeps = True
 
     def start_from_disk(self) -> None:
         """Hand over what the master said before the agent was started, if that is known."""
@@ -215,8 +216,11 @@ class Feed:
     def _keep(self, answer: Answer) -> None:
         try:
             keep(self._kept, answer)
+            self._keeps = True
         except OSError as error:  # a full disk: it is in memory, and asked for after a start
-            logger.warning("what the master said is not kept for a start without it: %s", error)
+            if self._keeps:
+                logger.warning("what the master said is not kept for a start without it: %s", error)
+            self._keeps = False
 
     def _poll_wait(self) -> float:
         return jittered(self._poll_interval, self._identifiers.fraction())

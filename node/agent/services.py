@@ -37,13 +37,14 @@ class Services:
         """Watch until `end`; for a thread of its own."""
         with ProcessEvents(self._doors.settings.layout.node_socket) as events:
             self._events = events
-            look_at = 0.0
+            look_at, seen = 0.0, None
             while not self._ended.is_set():
                 now = self._doors.clock.monotonic()
                 try:
-                    if now >= look_at or not self._is_alive():
+                    # A new one, which somebody else may have started, runs nothing by itself.
+                    if now >= look_at or self._supervisord() != seen:
                         self._look(now)
-                        look_at = now + LOOK_INTERVAL
+                        look_at, seen = now + LOOK_INTERVAL, self._supervisord()
                     self._start_due(now)
                     self._failing = False
                 except (SlapOSError, OSError) as error:
@@ -82,14 +83,14 @@ class Services:
         for group in {group for group, _ in started}:
             self._restarted(group)
 
-    def _is_alive(self) -> bool:
-        """Return whether supervisord is there, without asking it."""
+    def _supervisord(self) -> int | None:
+        """Return the process id of supervisord, None when it is not there; without asking it."""
         try:
             pid = int(self._doors.settings.layout.supervisor_pid_file.read_text())
             os.kill(pid, 0)
         except (OSError, ValueError):
-            return False
-        return True
+            return None
+        return pid
 
     def _fail(self, error: SlapOSError | OSError) -> None:
         if not self._failing:

@@ -262,6 +262,19 @@ def test_a_killed_supervisord_is_started_again_with_the_services(world: World) -
         assert not is_running(old)
 
 
+def test_a_supervisord_that_somebody_else_starts_is_given_the_services_too(world: World) -> None:
+    world.release(world.installing("web"))
+    world.want()
+    with world.agent() as agent:
+        until(lambda: started(world))
+        old = pid(world)
+        os.kill(int(world.layout.supervisor_pid_file.read_text()), signal.SIGKILL)
+        # Before the agent sees that there is none: as a worker of its own may, too.
+        assert world.run("supervisord").returncode == 0
+        until(lambda: agent.said("slappart0:web-on-watch was not running, it is started"))
+        assert pid(world) != old
+
+
 def test_a_destruction_that_failed_is_soon_tried_again(world: World) -> None:
     fails_once = "#!/bin/sh\necho x >> tries\n[ $(wc -l < tries) = 2 ]\n"
     world.release(world.installing("destroy", fails_once, "sbin"))

@@ -62,7 +62,7 @@ def test_what_is_wrong_what_was_used_and_what_cannot_be_seen(world: World) -> No
     if IS_ROOT:  # an operator who may read the settings, and nothing of the node's own
         answer = world.run("status", user="daemon")
         assert answer.returncode == 1
-        assert "supervisord does not answer" in answer.stdout
+        assert "supervisord answers none but the user who runs this node" in answer.stdout
         assert "title of slappart0" in answer.stdout
     assert world.run("supervisorctl", "shutdown").returncode == 0
     answer = world.run("status")

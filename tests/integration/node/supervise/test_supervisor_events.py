@@ -5,6 +5,7 @@ import signal
 
 from slapos.node.supervise.events import ProcessEvent, ProcessEvents
 from tests.integration.node.supervise.supervised import Partitions
+from tests.integration.node.world import until
 
 
 def collect(events: ProcessEvents, last: str) -> list[ProcessEvent]:
@@ -43,7 +44,9 @@ def test_supervision_goes_on_without_an_agent_and_finds_the_next_one(
     partitions.service("web")
     with ProcessEvents(partitions.layout.node_socket):
         partitions.run()
-    os.kill(partitions.process("web-on-watch").pid, signal.SIGKILL)
+    killed = partitions.process("web-on-watch").pid
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: not partitions.process("web-on-watch").is_running, "supervisord has noticed")
     partitions.run()
     with ProcessEvents(partitions.layout.node_socket) as events:
         os.kill(partitions.process("web-on-watch").pid, signal.SIGKILL)
