@@ -10,13 +10,15 @@ from slapos.master.catalog import views as catalog
 from slapos.master.database import open_database
 from slapos.master.feed import views as feed
 from slapos.master.health import blueprint as health
+from slapos.master.identity.authentication import authenticate
+from slapos.master.identity.caller import LOCAL
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
 from slapos.master.nodes.exchange import Announcer, count_exchanges
 from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.local_releases import follow_local_releases
-from slapos.master.provisioning.policy import LocalPolicy
-from slapos.master.settings import Settings
+from slapos.master.provisioning.policy import FullPolicy, LocalPolicy
+from slapos.master.settings import Profile, Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
@@ -33,7 +35,12 @@ def create_app(
     """Return the web application; its database is brought to this version's schema first."""
     app = Flask(__name__, static_folder=None)
     clock, identifiers = clock or SystemClock(), identifiers or SystemIdentifiers()
-    database = open_database(settings.database_url, threads=settings.threads + CONNECTIONS)
+    is_local = settings.profile is Profile.LOCAL
+    database = open_database(
+        settings.database_url,
+        threads=settings.threads + CONNECTIONS,
+        caller=LOCAL if is_local else None,
+    )
     migrations.upgrade(database)
     announcer = Announcer()
     count_exchanges(database.writing, identifiers, announcer)
@@ -41,13 +48,17 @@ def create_app(
         database=database,
         clock=clock,
         identifiers=identifiers,
-        policy=LocalPolicy(settings.default_node, settings.supply_on_request),
+        policy=LocalPolicy(settings.default_node, settings.supply_on_request)
+        if is_local
+        else FullPolicy(),
         settings=settings,
         announcer=announcer,
+        authenticate=http.everybody_is_local if is_local else authenticate,
     )
-    with app.app_context():
-        # Another master may start on this database at the same moment.
-        http.until_undisturbed(parts, lambda: _prepare(app, parts))
+    if is_local:
+        with app.app_context():
+            # Another master may start on this database at the same moment.
+            http.until_undisturbed(parts, lambda: _prepare(app, parts))
     for blueprint in (
         slap_tool.blueprint,
         json_rpc.blueprint,
@@ -65,10 +76,10 @@ def create_app(
     app.extensions[slap_tool.KEPT_ANSWERS] = answers
     http.init_app(app, parts)
     # Behind a web server that speaks TLS, our own URLs begin as the client's did.
-    proxied = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
-    lane: Any = FastLane(proxied, database, views, answers)
-    app.extensions[FAST_LANE] = lane
-    app.wsgi_app = lane  # type: ignore[method-assign]
+    proxied: Any = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
+    if is_local:  # it does not ask who asks
+        proxied = app.extensions[FAST_LANE] = FastLane(proxied, database, views, answers)
+    app.wsgi_app = proxied  # type: ignore[method-assign]
     return app
 
 

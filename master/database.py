@@ -25,6 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
+from slapos.master.identity.caller import LOCAL, Caller, session_info
+
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -84,10 +86,13 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str, *, threads: int = 8, wait: float = WAIT_FOR_LOCK) -> Database:
+def open_database(
+    url: str, *, threads: int = 8, wait: float = WAIT_FOR_LOCK, caller: Caller | None = LOCAL
+) -> Database:
     """Return the database at `url`, ready for `threads` sessions at a time; connects later.
 
-    `wait` is how long a writer waits for SQLite's lock, in seconds.
+    `wait` is how long a writer waits for SQLite's lock, in seconds. `caller` is whom sessions act
+    for that are told nobody else; None where each has to be told.
     """
     if url.startswith("sqlite"):
         engine = create_engine(
@@ -108,8 +113,8 @@ def open_database(url: str, *, threads: int = 8, wait: float = WAIT_FOR_LOCK) ->
     return Database(
         engine,
         looking,
-        sessionmaker(reading, expire_on_commit=False),
-        sessionmaker(writing, expire_on_commit=False),
+        sessionmaker(reading, expire_on_commit=False, info=session_info(caller)),
+        sessionmaker(writing, expire_on_commit=False, info=session_info(caller)),
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import BadRequestKeyError, HTTPException
 
 from slapos.master.database import WAIT_FOR_LOCK, Database, is_passing
+from slapos.master.identity.caller import LOCAL, SYSTEM, Caller, CallerKind, serve
 from slapos.master.nodes.exchange import Announcer
 from slapos.master.provisioning.policy import Policy
 from slapos.master.settings import Settings
@@ -26,6 +27,7 @@ from slapos.protocol.errors import (
     NotFound,
     NotReady,
     SlapOSError,
+    Unauthorized,
 )
 from slapos.system.clock import Clock
 from slapos.system.identifier import Identifiers
@@ -33,8 +35,12 @@ from slapos.system.identifier import Identifiers
 View = TypeVar("View", bound=Callable[..., ResponseReturnValue])
 Result = TypeVar("Result")
 
+#: Says who asks: of a session, and the request that Flask has at hand.
+Authenticate = Callable[[Session, Clock], Caller]
+
 STATUS: dict[type[SlapOSError], int] = {
     InvalidRequest: 400,
+    Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
     NotReady: 408,
@@ -51,6 +57,12 @@ ATTEMPTS = 10
 #: The wait before the second attempt, in seconds; twice that before the third, and so on.
 BACK_OFF = 0.005
 READS = "slapos_reads"
+PUBLIC = "slapos_public"
+
+
+def everybody_is_local(_session: Session, _clock: Clock) -> Caller:
+    """Return the local master's user, whoever asks."""
+    return LOCAL
 
 
 class Busy(SlapOSError):
@@ -71,8 +83,10 @@ class Context:
 
     session: Session
     clock: Clock
+    identifiers: Identifiers
     policy: Policy
     settings: Settings
+    caller: Caller
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class Assembly:
     policy: Policy
     settings: Settings
     announcer: Announcer
+    authenticate: Authenticate = everybody_is_local
 
 
 class Elsewhere(Response):
@@ -110,6 +125,12 @@ def assembly() -> Assembly:
 def reads_only(view: View) -> View:
     """Mark a view that changes nothing although it is not asked by GET."""
     setattr(view, READS, True)
+    return view
+
+
+def public(view: View) -> View:
+    """Mark a view that answers also those of whom nobody knows who they are."""
+    setattr(view, PUBLIC, True)
     return view
 
 
@@ -157,6 +178,7 @@ def in_transaction(parts: Assembly, work: Callable[[Session], Result]) -> Result
 
     def once() -> Result:
         with parts.database.writing() as session:
+            serve(session, SYSTEM)
             result = work(session)
             session.commit()
             return result
@@ -207,7 +229,13 @@ def _once(
 ) -> Response:
     database = parts.database
     with (database.reading if reading else database.writing)() as session:
-        g.slapos = Context(session, parts.clock, parts.policy, parts.settings)
+        caller = parts.authenticate(session, parts.clock)
+        if caller.kind is CallerKind.ANONYMOUS and not getattr(view, PUBLIC, False):
+            raise Unauthorized("sign in first, or show a certificate or a token")
+        serve(session, caller)
+        g.slapos = Context(
+            session, parts.clock, parts.identifiers, parts.policy, parts.settings, caller
+        )
         response = current_app.make_response(view(**arguments))
         if response.status_code < 400 and not reading:
             session.commit()

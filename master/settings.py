@@ -6,6 +6,7 @@ options of the command line come first.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from slapos.protocol.errors import InvalidConfiguration
@@ -13,6 +14,13 @@ from slapos.protocol.errors import InvalidConfiguration
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 5000
 MULTIMASTER = "multimaster/"
+
+
+class Profile(StrEnum):
+    """Whom a master serves: one person on one machine, or everybody who has an account."""
+
+    LOCAL = "local"
+    FULL = "full"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +42,8 @@ class Settings:
     """What an operator can set."""
 
     database_url: str
+    #: Who may ask: everybody who reaches it (LOCAL), or who has signed in or shows a certificate.
+    profile: Profile = Profile.LOCAL
     default_node: str = "computer"
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT

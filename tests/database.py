@@ -74,6 +74,12 @@ class Postgresql:
         self._execute(f"CREATE DATABASE {TEMPLATE}")
         database = open_database(self.url(TEMPLATE))
         migrations.upgrade(database)
+        with database.engine.connect() as connection:
+            found = {
+                each: connection.execute(each.select()).all() for each in metadata.sorted_tables
+            }
+        #: What the migrations put in, by tables.
+        self._rows = {table: rows for table, rows in found.items() if rows}
         database.close()
 
     def url(self, name: str) -> str:
@@ -105,6 +111,15 @@ class Postgresql:
                 return
             tables = ", ".join(metadata.tables)
             connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
+            for table, rows in self._rows.items():
+                places = ", ".join(["%s"] * len(table.columns))
+                insert = f"INSERT INTO {table.name} VALUES ({places})".encode()
+                for row in rows:
+                    connection.execute(insert, tuple(row))
+                connection.execute(
+                    f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), "
+                    f"(SELECT max(id) FROM {table.name}))".encode()
+                )
         self._clean.append(name)
 
     def stop(self) -> None:

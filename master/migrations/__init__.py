@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from slapos.master.database import Database
+from slapos.master.database import BEGIN, Database
 from slapos.protocol.errors import SlapOSError
 
 FOLDER = Path(__file__).parent
@@ -69,18 +69,40 @@ def _upgrade(database: Database, shown: str, revision: str) -> None:
     with database.reading() as session:  # a look first: mostly there is nothing to do
         if _checked_version(session.connection(), shown) == revision:
             return
-    if database.engine.dialect.name == "sqlite":
-        with database.engine.connect() as connection:
-            # It cannot be set inside a transaction, and stays set in the file.
-            dbapi: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
-            dbapi.execute("PRAGMA journal_mode=WAL")
-    with database.writing() as session:
-        connection = session.connection()
-        if database.engine.dialect.name == "postgresql":
+    with database.engine.connect() as connection:
+        if database.engine.dialect.name == "sqlite":
+            # Neither can be set inside a transaction; the journal's mode stays set in the file. A
+            # table that is made anew is dropped for a moment, and its dependents are not to be.
+            _pragmas(connection, "journal_mode=WAL", "foreign_keys=OFF")
+        try:
+            _upgrade_locked(
+                connection.execution_options(**{BEGIN: "BEGIN IMMEDIATE"}), shown, revision
+            )
+        finally:
+            if database.engine.dialect.name == "sqlite":
+                _pragmas(connection, "foreign_keys=ON")
+
+
+def _upgrade_locked(connection: Connection, shown: str, revision: str) -> None:
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        if _checked_version(connection, shown) != revision:
-            _run(connection, revision)
-        session.commit()
+        if _checked_version(connection, shown) == revision:
+            return
+        _run(connection, revision)
+        if connection.dialect.name == "sqlite":
+            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+            if broken is not None:
+                raise DatabaseUnusable(
+                    f"{shown} has a row of {broken[0]} without the row of {broken[2]} that it "
+                    "belongs to; it is left as it was: restore a backup, or mend that row"
+                )
+
+
+def _pragmas(connection: Connection, *pragmas: str) -> None:
+    dbapi: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]
+    for pragma in pragmas:
+        dbapi.execute(f"PRAGMA {pragma}")
 
 
 def _run(connection: Connection, revision: str) -> None:

@@ -1,9 +1,11 @@
 """Every mapped class in one place, so that the metadata is whole."""
 
+from slapos.master import numbering as _numbering
 from slapos.master.catalog import model as _catalog
 from slapos.master.database import Base
+from slapos.master.identity import model as _identity
 from slapos.master.nodes import model as _nodes
 from slapos.master.provisioning import model as _provisioning
 
-ROOMS = (_nodes, _catalog, _provisioning)
+ROOMS = (_numbering, _identity, _nodes, _catalog, _provisioning)
 metadata = Base.metadata

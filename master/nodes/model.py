@@ -7,6 +7,8 @@ from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
+from slapos.master.identity.model import LOCAL_TENANT, Project
+from slapos.master.identity.subject import Kind, Subject
 from slapos.protocol.errors import Conflict
 
 REFERENCE_LENGTH = 200
@@ -21,20 +23,67 @@ class PartitionState(StrEnum):
     BUSY = "busy"
 
 
-class ComputeNode(Base):
-    """A machine that builds releases and runs instances."""
+class AllocationScope(StrEnum):
+    """Whether instances may be placed on a node (slap-master's words)."""
 
-    __tablename__ = "compute_nodes"
+    OPEN = "open"
+    #: Nothing new is placed; what is there stays.
+    NO_ALLOCATION = "close/noallocation"
+    MAINTENANCE = "close/maintenance"
+    OUTDATED = "close/outdated"
+    #: It is being emptied.
+    TERMINATION = "close/termination"
+    #: It is gone for good.
+    FOREVER = "close/forever"
+
+
+class ComputerNetwork(Base):
+    """A network that nodes are in: for orders that want, or avoid, the same one."""
+
+    __tablename__ = "computer_networks"
+    __table_args__ = (UniqueConstraint("project_id", "title"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(primary_key=True)
     reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), unique=True)
     title: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    created_at: Mapped[datetime]
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by."""
+        return Subject(Kind.NETWORK, self.reference, self.project_id)
+
+
+class ComputeNode(Base):
+    """A machine that builds releases and runs instances.
+
+    `capacity` is how much its instances may weigh together (their types say how much each does),
+    None without a bound.
+    """
+
+    __tablename__ = "compute_nodes"
+    __table_args__ = (Index(None, "project_id", "title"), Index(None, "network_id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), unique=True)
+    title: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
+    project_id: Mapped[int] = mapped_column(
+        ForeignKey("projects.id"), default=LOCAL_TENANT.project_id
+    )
+    allocation_scope: Mapped[str] = mapped_column(String(30), default=AllocationScope.OPEN)
+    capacity: Mapped[int | None]
+    network_id: Mapped[int | None] = mapped_column(ForeignKey("computer_networks.id"))
     address: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
     netmask: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
     created_at: Mapped[datetime]
     formatted_at: Mapped[datetime | None]
 
     exchange: Mapped["NodeExchange"] = relationship(lazy="joined", cascade="all, delete-orphan")
+    project: Mapped[Project] = relationship()
+    network: Mapped[ComputerNetwork | None] = relationship()
+    categories: Mapped[list["NodeCategory"]] = relationship(
+        order_by="NodeCategory.name", cascade="all, delete-orphan", passive_deletes=True
+    )
     partitions: Mapped[list["ComputePartition"]] = relationship(
         back_populates="node", order_by="ComputePartition.id", cascade="all, delete-orphan"
     )
@@ -43,6 +92,23 @@ class ComputeNode(Base):
     def contacted_at(self) -> datetime | None:
         """When it said something last."""
         return self.exchange.contacted_at
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by."""
+        return Subject(Kind.NODE, self.reference, self.project_id, node_id=self.id)
+
+
+class NodeCategory(Base):
+    """What a node is like, for orders that ask for it: `region`, `group`, `cpu_core`, …"""
+
+    __tablename__ = "node_categories"
+    __table_args__ = (Index(None, "name", "value"),)
+
+    node_id: Mapped[int] = mapped_column(
+        ForeignKey("compute_nodes.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), primary_key=True)
+    value: Mapped[str] = mapped_column(String(REFERENCE_LENGTH))
 
 
 class NodeExchange(Base):

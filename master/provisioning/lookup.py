@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Text, bindparam, cast, select
 from sqlalchemy.orm import Session, contains_eager, joinedload
 
+from slapos.master.identity.model import LOCAL_TENANT, Tenant
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.protocol.errors import NotFound
@@ -15,6 +16,8 @@ ROOT_BY_TITLE = (
     select(SoftwareInstance)
     .join(SoftwareInstance.tree)
     .where(
+        InstanceTree.project_id == bindparam("project_id"),
+        InstanceTree.owner_id == bindparam("owner_id"),
         InstanceTree.title == bindparam("title"),
         InstanceTree.shared == bindparam("shared"),
         SoftwareInstance.is_root,
@@ -36,12 +39,16 @@ IS_REFERENCE_TAKEN = select(SoftwareInstance.id).where(
 
 
 def find_by_title(
-    session: Session, title: str, shared: bool, requester: SoftwareInstance | None
+    session: Session,
+    title: str,
+    shared: bool,
+    requester: SoftwareInstance | None,
+    tenant: Tenant = LOCAL_TENANT,
 ) -> SoftwareInstance | None:
-    """Return the instance of a title: a root, or one in the tree of the instance that asks."""
+    """Return the instance of a title: a tenant's root, or one in the tree of who asks."""
     sought: dict[str, Any] = {"title": title, "shared": shared}
     if requester is None:
-        return session.scalar(ROOT_BY_TITLE, sought)
+        return session.scalar(ROOT_BY_TITLE, sought | vars(tenant))
     return session.scalar(CHILD_BY_TITLE, sought | {"tree_id": requester.tree_id})
 
 

@@ -7,6 +7,8 @@ from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
+from slapos.master.identity.model import LOCAL_TENANT, Person, Project, Tenant
+from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import ComputeNode, ComputePartition
 from slapos.master.text import URL_LENGTH
 from slapos.protocol.states import InstanceState
@@ -21,16 +23,40 @@ TICK = timedelta(microseconds=1)
 class InstanceTree(Base):
     """What a customer ordered: a root instance and all that it requested.
 
-    A service and a shared instance of the same title are two trees.
+    A service and a shared instance of the same title are two trees, as are those of two persons or
+    in two projects.
     """
 
     __tablename__ = "instance_trees"
-    __table_args__ = (UniqueConstraint("title", "shared"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        UniqueConstraint("project_id", "owner_id", "title", "shared"),
+        Index(None, "owner_id"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
+    #: HOSTSUBS-n; None in the local profile, where the title says it all.
+    reference: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH), unique=True)
+    project_id: Mapped[int] = mapped_column(
+        ForeignKey("projects.id"), default=LOCAL_TENANT.project_id
+    )
+    owner_id: Mapped[int] = mapped_column(ForeignKey("persons.id"), default=LOCAL_TENANT.owner_id)
     title: Mapped[str] = mapped_column(String(TITLE_LENGTH))
     shared: Mapped[bool]
     created_at: Mapped[datetime]
+
+    project: Mapped[Project] = relationship()
+    owner: Mapped[Person] = relationship()
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose it is."""
+        return Tenant(self.project_id, self.owner_id)
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by."""
+        name = self.reference or self.title
+        return Subject(Kind.TREE, name, self.project_id, self.owner_id, tree_id=self.id)
 
 
 class SoftwareInstance(Base):
@@ -80,6 +106,11 @@ class SoftwareInstance(Base):
     reported_since: Mapped[datetime | None]
     #: What the node said went wrong, until it says that all is well.
     error: Mapped[str] = mapped_column(Text, default="")
+    #: Why it has no place yet: a word for programs and a sentence; both empty once it has one.
+    waiting_code: Mapped[str] = mapped_column(String(40), default="", server_default="")
+    waiting_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    #: Since when nobody in its tree asks for it any more.
+    orphaned_at: Mapped[datetime | None]
 
     #: Counted by the mapper: of two transactions that change one instance, the later is redone.
     revision: Mapped[int] = mapped_column()
@@ -101,6 +132,19 @@ class SoftwareInstance(Base):
     def is_acted_on(self) -> bool:
         """Return whether its timestamp has changed: what its node reports is not news to it."""
         return self.has_changed("changed_at")
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by."""
+        return Subject(
+            Kind.INSTANCE,
+            self.reference,
+            self.tree.project_id,
+            self.tree.owner_id,
+            node_id=self.node_id,
+            tree_id=self.tree_id,
+            host_id=self.host_id,
+            instance_id=self.id,
+        )
 
     def mark_changed(self, now: datetime) -> None:
         """Tell the node that there is something new; the timestamp never goes back or stands."""

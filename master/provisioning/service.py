@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
+from slapos.master.identity.model import LOCAL_TENANT, Tenant
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.provisioning import allocation, lifecycle, lookup
@@ -28,7 +29,10 @@ from slapos.system.clock import Clock
 
 @dataclass(frozen=True, kw_only=True)
 class InstanceOrder:
-    """What is asked for; `requester` is the instance that asks, None for a person."""
+    """What is asked for; `requester` is the instance that asks, None for a person.
+
+    A person's order belongs to `tenant`, an instance's to what its tree belongs to.
+    """
 
     title: str
     software_url: str
@@ -38,6 +42,7 @@ class InstanceOrder:
     state: InstanceState = InstanceState.STARTED
     shared: bool = False
     requester: SoftwareInstance | None = None
+    tenant: Tenant = LOCAL_TENANT
 
 
 def request_instance(
@@ -49,15 +54,20 @@ def request_instance(
     Raises NoCapacity when it cannot be placed, NotReady when what is to be destroyed is not there.
     """
     _check(order)
-    instance = lookup.find_by_title(session, order.title, order.shared, order.requester)
+    instance = lookup.find_by_title(
+        session, order.title, order.shared, order.requester, order.tenant
+    )
     state = _possible_state(order)
     if instance is None:
         if order.state is InstanceState.DESTROYED:
             raise NotReady(f"there is no instance {order.title!r}, so there is none to destroy")
         if state is InstanceState.DESTROYED:
             raise NotReady(f"{order.title!r} is not made: whoever asks is to be destroyed itself")
-        instance = _create(session, clock, order, state)
-        _place(session, policy, instance)
+        instance = _create(session, clock, policy, order, state)
+        policy.place(session, instance)
+        with session.no_autoflush:  # what is changed here is written at once, with the instance
+            instance.reference = _free_reference(session, policy.reference_of(session, instance))
+        session.add(instance)
         _supply(session, clock, policy, instance)
         if instance.host is not None:
             instance.host.mark_changed(clock.now())
@@ -89,7 +99,10 @@ def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: st
     other = (
         session.scalar(
             select(InstanceTree).where(
-                InstanceTree.title == title, InstanceTree.shared == instance.shared
+                InstanceTree.project_id == instance.tree.project_id,
+                InstanceTree.owner_id == instance.tree.owner_id,
+                InstanceTree.title == title,
+                InstanceTree.shared == instance.shared,
             )
         )
         if instance.is_root
@@ -160,11 +173,18 @@ def _possible_state(order: InstanceOrder) -> InstanceState:
 
 
 def _create(
-    session: Session, clock: Clock, order: InstanceOrder, state: InstanceState
+    session: Session, clock: Clock, policy: Policy, order: InstanceOrder, state: InstanceState
 ) -> SoftwareInstance:
     requester = order.requester
     if requester is None:
-        tree = InstanceTree(title=order.title, shared=order.shared, created_at=clock.now())
+        tree = InstanceTree(
+            title=order.title,
+            shared=order.shared,
+            project_id=order.tenant.project_id,
+            owner_id=order.tenant.owner_id,
+            created_at=clock.now(),
+        )
+        tree.reference = policy.tree_reference(session)
     else:
         tree = requester.tree
     return SoftwareInstance(
@@ -183,18 +203,6 @@ def _create(
         changed_at=clock.now(),
         error="",
     )
-
-
-def _place(session: Session, policy: Policy, instance: SoftwareInstance) -> None:
-    node = policy.node_for(instance)
-    if instance.shared:
-        instance.host = allocation.find_host(session, instance, node)
-        instance.node = instance.host.node
-    else:
-        allocation.place(session, instance, node)
-    with session.no_autoflush:  # what is changed here is written at once, with the instance
-        instance.reference = _free_reference(session, policy.reference_of(instance))
-    session.add(instance)
 
 
 def _supply(session: Session, clock: Clock, policy: Policy, instance: SoftwareInstance) -> None:
@@ -243,9 +251,10 @@ def _change(
         if host is None or not allocation.may_stay(instance, host):
             if host is not None:
                 host.mark_changed(clock.now())
-            host = allocation.find_host(session, instance, policy.node_for(instance))
-            instance.host, instance.node, instance.connection = host, host.node, {}
-            host.mark_changed(clock.now())
+            policy.place(session, instance)
+            instance.connection = {}
+            if instance.host is not None:
+                instance.host.mark_changed(clock.now())
     if state != instance.requested_state:
         lifecycle.set_state(session, clock, instance, state)
     elif different:

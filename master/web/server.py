@@ -115,11 +115,11 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     `idle` is how long a silent client is kept, in seconds.
     """
     parts: Assembly = app.extensions["slapos"]
-    lane: FastLane = app.extensions[FAST_LANE]
+    lane: FastLane | None = app.extensions.get(FAST_LANE)
     workers = Workers("request", parts.settings.threads)
     # A look into SQLite waits for nobody; one into PostgreSQL may wait for the network.
     is_sqlite = parts.database.engine.dialect.name == "sqlite"
-    gateway = Gateway(app, workers, lane.answer if is_sqlite else None)
+    gateway = Gateway(app, workers, lane.answer if lane is not None and is_sqlite else None)
     feed = Feed(parts.database, parts.clock, watch_of(parts.database.looking), parts.announcer)
     return Server(configure(Changes(feed, parts.identifiers, gateway), idle), workers, feed)
 

@@ -50,6 +50,12 @@ class Forbidden(SlapOSError):
     code = "forbidden"
 
 
+class Unauthorized(SlapOSError):
+    """Nobody knows who asks: no certificate, token or session, or one that does not count."""
+
+    code = "unauthorized"
+
+
 class NotReady(SlapOSError):
     """It was accepted and is on its way; ask again."""
 

@@ -1,0 +1,1 @@
+"""Who there is, who asks, and who may do what."""
