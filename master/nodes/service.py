@@ -16,6 +16,7 @@ from slapos.master.nodes.model import (
     PartitionCapability,
     PartitionState,
 )
+from slapos.master.numbering import next_number
 from slapos.master.text import checked_text
 from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.system.clock import Clock
@@ -95,6 +96,25 @@ def ensure_node(session: Session, clock: Clock, reference: str) -> ComputeNode:
         session.add(node)
         session.flush()
         touch(session, node.id)
+    return node
+
+
+def create(session: Session, clock: Clock, project_id: int, title: str) -> ComputeNode:
+    """Make a node of a project, with a reference of its own: COMP-n.
+
+    Whether that may be is asked before: a node is made by whoever shows a join token for it.
+    """
+    checked_text("the title of a node", title, REFERENCE_LENGTH)
+    node = ComputeNode(
+        reference=f"COMP-{next_number(session)}",
+        title=title,
+        project_id=project_id,
+        created_at=clock.now(),
+    )
+    node.exchange = NodeExchange()
+    session.add(node)
+    session.flush()
+    touch(session, node.id)
     return node
 
 
