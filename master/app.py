@@ -18,6 +18,7 @@ from slapos.master.nodes.exchange import Announcer, count_exchanges
 from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import FullPolicy, LocalPolicy
+from slapos.master.rest import views as rest
 from slapos.master.settings import Profile, Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
@@ -68,6 +69,7 @@ def create_app(
         catalog.blueprint,
         provisioning.blueprint,
         feed.blueprint,
+        rest.blueprint,
         health,
     ):
         app.register_blueprint(blueprint)

@@ -46,6 +46,11 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        """What a value is."""
+        return datetime
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Put the zone back."""
         if value is None:

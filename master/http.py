@@ -20,14 +20,17 @@ from slapos.master.settings import Settings
 from slapos.protocol.errors import (
     Conflict,
     Forbidden,
+    InvalidFields,
     InvalidRequest,
     MasterFailed,
     MasterUnreachable,
     NoCapacity,
     NotFound,
     NotReady,
+    PreconditionFailed,
     SlapOSError,
     Unauthorized,
+    UnsupportedContent,
 )
 from slapos.system.clock import Clock
 from slapos.system.identifier import Identifiers
@@ -45,6 +48,8 @@ STATUS: dict[type[SlapOSError], int] = {
     NotFound: 404,
     NotReady: 408,
     Conflict: 409,
+    PreconditionFailed: 412,
+    UnsupportedContent: 415,
     NoCapacity: 507,
     MasterFailed: 502,
     MasterUnreachable: 502,
@@ -146,17 +151,22 @@ def init_app(app: Flask, parts: Assembly) -> None:
     app.register_error_handler(HTTPException, _answer_http_error)
 
 
-def status_of(error: SlapOSError) -> int:
-    """Return the HTTP status of an error."""
-    for kind in type(error).__mro__:
+def status_of(error: type[SlapOSError]) -> int:
+    """Return the HTTP status of a kind of error."""
+    for kind in error.__mro__:
         if kind in STATUS:
             return STATUS[kind]
-    return 503 if isinstance(error, Busy | DatabaseFailed) else 500
+    return 503 if issubclass(error, Busy | DatabaseFailed) else 500
 
 
-def answer_error(error: SlapOSError) -> tuple[dict[str, str], int]:
+def answer_error(error: SlapOSError) -> tuple[dict[str, Any], int]:
     """Return the answer of an error to those who speak JSON."""
-    return {"error": error.code, "message": str(error)}, status_of(error)
+    told: dict[str, Any] = {"error": error.code, "message": str(error)}
+    if isinstance(error, InvalidFields):
+        told["fields"] = [
+            {"field": name, "message": reason} for name, reason in error.fields.items()
+        ]
+    return told, status_of(type(error))
 
 
 def reason_of(error: HTTPException) -> str:

@@ -4,23 +4,58 @@ from typing import Any
 
 from flask import Blueprint
 
+from slapos.master import rest
 from slapos.master.catalog import service
-from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.http import context
 from slapos.master.nodes import service as nodes
+from slapos.protocol.errors import NotFound
 
 blueprint = Blueprint("catalog", __name__, url_prefix="/v1")
 
 
+class InstallationShown(rest.Answer):
+    """A release on a node."""
+
+    url: str
+    requested_state: str
+    reported_state: str | None
+    reported_at: rest.Time | None
+    message: str
+
+
+class InstallationsShown(rest.Answer):
+    """The releases of a node."""
+
+    installations: list[InstallationShown]
+
+
+class ProductShown(rest.Answer):
+    """A software product; the best of its releases comes first."""
+
+    reference: str
+    releases: list[str]
+
+
+class ProductsShown(rest.Answer):
+    """Software products."""
+
+    products: list[ProductShown]
+
+
 @blueprint.get("/nodes/<path:reference>/installations")
+@rest.operation(
+    summary="Show the releases of a node, and how far it is with them",
+    answer=InstallationsShown,
+    errors=(NotFound,),
+)
 def show_installations(reference: str) -> dict[str, Any]:
     """Show the releases of a node, and how far it is with them."""
     node = nodes.find_node(context().session, reference)
-    found = service.installations(context().session, node.id)
-    return {"installations": [render_installation(installation) for installation in found]}
+    return {"installations": service.installations(context().session, node.id)}
 
 
 @blueprint.get("/products")
+@rest.operation(summary="Show the software products and their releases", answer=ProductsShown)
 def show_products() -> dict[str, Any]:
     """Show the software products and their releases."""
     products = context().settings.software_products
@@ -29,16 +64,4 @@ def show_products() -> dict[str, Any]:
             {"reference": name, "releases": service.releases_of(products, name)}
             for name in sorted(products)
         ]
-    }
-
-
-def render_installation(installation: SoftwareInstallation) -> dict[str, Any]:
-    """Return what a client sees of a release on a node."""
-    reported = installation.reported_at
-    return {
-        "url": installation.url,
-        "requested_state": installation.requested_state,
-        "reported_state": installation.reported_state,
-        "reported_at": reported.isoformat() if reported else None,
-        "message": installation.message,
     }

@@ -1,17 +1,19 @@
 """The change feed without the waiting, which is the web server's (`feed/waiting.py`)."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from flask import Blueprint, current_app, jsonify, request
+from flask import Blueprint, current_app, jsonify
 from flask.typing import ResponseReturnValue
+from pydantic import Field
 from sqlalchemy import bindparam, select
 
+from slapos.master import rest
 from slapos.master.compression import compressed
 from slapos.master.http import context
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode, NodeExchange
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
-from slapos.protocol.errors import InvalidRequest
+from slapos.protocol.errors import NotFound
 
 blueprint = Blueprint("feed", __name__, url_prefix="/v1/nodes")
 
@@ -25,32 +27,51 @@ CHANGE = (
 )
 
 
+class Asked(rest.Query):
+    """What a node asks of the feed."""
+
+    since: Annotated[
+        str | None, Field(description="The token that it has; any other is a change.")
+    ] = None
+    wait: Annotated[
+        float,
+        Field(ge=0, description="Seconds until it is told that there is none, 60 at most."),
+    ] = 0
+    information: Annotated[
+        str | None, Field(description="1 to be told at once what it has to do.")
+    ] = None
+
+
+class Changes(rest.Answer):
+    """Whether there is a change; `information` is the SLAP XML of getFullComputerInformation."""
+
+    token: str
+    changed: bool
+    information: str | None = None
+    etag: str | None = None
+
+
 @blueprint.get("/<path:reference>/changes")
-def show_changes(reference: str) -> ResponseReturnValue:
+@rest.operation(
+    summary="Wait until a node has something to do",
+    query=Asked,
+    answer=Changes,
+    errors=(NotFound,),
+)
+def show_changes(reference: str, query: Asked) -> ResponseReturnValue:
     """Tell whether a node has something to do since it got a token; with it, what, if it asks so.
 
     Any other token than the latest counts as a change: also one that is none.
     """
-    _check_wait()
     session = context().session
     token = session.scalar(CHANGE, {"reference": reference})
     if token is None:
         nodes.find_node(session, reference)
         raise AssertionError("a node appeared in a transaction that reads one moment")
-    changed = request.args.get("since") != token
+    changed = query.since != token
     told: dict[str, Any] = {"token": token, "changed": changed}
-    if changed and request.args.get("information") == "1":
+    if changed and query.information == "1":
         views: NodeViews = current_app.extensions[NODE_VIEWS]
         document = views.document(session, reference)
         told |= {"information": document.content.decode(), "etag": document.etag}
     return compressed(jsonify(told))
-
-
-def _check_wait() -> None:
-    wait = request.args.get("wait", "")
-    try:
-        usable = float(wait or 0) >= 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InvalidRequest(f"wait is {wait[:60]!r}, which is no number of seconds")

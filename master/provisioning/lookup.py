@@ -1,6 +1,6 @@
 """Finding instances and instance trees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Text, bindparam, cast, select
@@ -124,10 +124,12 @@ def roots(session: Session) -> Sequence[SoftwareInstance]:
     ).all()
 
 
-def instances_by_tree(session: Session) -> Sequence[SoftwareInstance]:
-    """Return every instance: those of the oldest tree first, each tree's as `instances_of`."""
+def instances_by_tree(session: Session, tree_ids: Collection[int]) -> Sequence[SoftwareInstance]:
+    """Return the instances of trees: of the oldest tree first, each tree's as `instances_of`."""
     return session.scalars(
-        select(SoftwareInstance).order_by(
+        select(SoftwareInstance)
+        .where(SoftwareInstance.tree_id.in_(tree_ids))
+        .order_by(
             SoftwareInstance.tree_id,
             SoftwareInstance.is_root.desc(),
             SoftwareInstance.title,

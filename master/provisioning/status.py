@@ -1,6 +1,6 @@
 """How instances are doing, worked out from what was requested and what the node said."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import groupby
 
@@ -27,9 +27,10 @@ def tree_status(session: Session, tree: InstanceTree) -> TreeStatus:
     return _status_of(session, lookup.instances_of(session, tree))
 
 
-def tree_statuses(session: Session) -> list[TreeStatus]:
-    """Return how every tree is doing, the oldest first."""
-    found = groupby(lookup.instances_by_tree(session), lambda instance: instance.tree_id)
+def tree_statuses(session: Session, tree_ids: Collection[int]) -> list[TreeStatus]:
+    """Return how trees are doing, the oldest first."""
+    instances = lookup.instances_by_tree(session, tree_ids)
+    found = groupby(instances, lambda instance: instance.tree_id)
     return [_status_of(session, list(instances)) for _tree, instances in found]
 
 

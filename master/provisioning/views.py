@@ -3,28 +3,112 @@
 from typing import Any
 
 from flask import Blueprint, request
+from sqlalchemy import select
 
+from slapos.master import rest
 from slapos.master.catalog import service as catalog
-from slapos.master.catalog.views import render_installation
+from slapos.master.catalog.views import InstallationShown
 from slapos.master.http import context
 from slapos.master.nodes import service as nodes
-from slapos.master.nodes.views import render_node, render_partition
+from slapos.master.nodes.views import NodeShown, PartitionShown, render_partition
 from slapos.master.provisioning import lookup, node_reports
+from slapos.master.provisioning.model import InstanceTree
 from slapos.master.provisioning.status import tree_status, tree_statuses
-from slapos.protocol.errors import MalformedDocument
+from slapos.protocol.errors import MalformedDocument, NotFound
 from slapos.protocol.json_reader import load_json
-from slapos.protocol.node_reports import LARGEST_BODY, read_batch
+from slapos.protocol.node_reports import BATCH, LARGEST_BODY, read_batch
+from slapos.protocol.states import InstanceState
+from slapos.protocol.tree_status import Phase
 
 blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
 
 
+class InstanceShown(rest.Answer):
+    """How an instance is doing; `reason` is for programs, `message` for people."""
+
+    guid: str
+    title: str
+    software_url: str
+    software_type: str
+    requested_state: InstanceState
+    phase: Phase
+    shared: bool
+    parent: str | None
+    node: str | None
+    partition: str | None
+    reason: str
+    message: str
+    since: str | None
+    parameters: dict[str, Any]
+    connection: dict[str, Any]
+
+
+class TreeShown(rest.Answer):
+    """How a service is doing: its root instance first, then the others by title."""
+
+    title: str
+    healthy: bool
+    instances: list[InstanceShown]
+
+
+class TreesShown(rest.Paged):
+    """How services are doing, the oldest first."""
+
+    instance_trees: list[TreeShown]
+
+
+class HeldShown(rest.Answer):
+    """An instance in a partition."""
+
+    guid: str
+    title: str
+    tree: str
+
+
+class HeldPartitionShown(PartitionShown):
+    """A partition, and what is in it."""
+
+    instance: HeldShown | None
+
+
+class WholeNodeShown(NodeShown):
+    """All there is to a node."""
+
+    partitions: list[HeldPartitionShown]
+    installations: list[InstallationShown]
+
+
+class RefusalShown(rest.Answer):
+    """Why a report was not taken; sent again, it would be refused again."""
+
+    id: str
+    code: str
+    message: str
+
+
+class ReceiptShown(rest.Answer):
+    """What became of each report."""
+
+    taken: list[str]
+    refused: list[RefusalShown]
+
+
 @blueprint.get("/instance-trees")
-def show_trees() -> dict[str, Any]:
-    """Show every service, with how it is doing."""
-    return {"instance_trees": [status.to_json() for status in tree_statuses(context().session)]}
+@rest.operation(
+    summary="Show services and how they are doing, the oldest first",
+    query=rest.PagedQuery,
+    answer=TreesShown,
+)
+def show_trees(query: rest.PagedQuery) -> dict[str, Any]:
+    """Show services, with how they are doing."""
+    session = context().session
+    found = rest.page(session, select(InstanceTree.id), [InstanceTree.id], query)
+    statuses = tree_statuses(session, found.items)
+    return {"instance_trees": [status.to_json() for status in statuses], "next": found.next}
 
 
 @blueprint.get("/instance-trees/<path:title>")
+@rest.operation(summary="Show how a service is doing", answer=TreeShown, errors=(NotFound,))
 def show_tree(title: str) -> dict[str, Any]:
     """Show how a service is doing."""
     session = context().session
@@ -32,6 +116,12 @@ def show_tree(title: str) -> dict[str, Any]:
 
 
 @blueprint.post("/nodes/<path:reference>/reports")
+@rest.operation(
+    summary="Take in what a node tells, in order; what it has told already does not count again",
+    body=rest.Described(schema=BATCH),
+    answer=ReceiptShown,
+    errors=(NotFound, MalformedDocument),
+)
 def take_reports(reference: str) -> dict[str, Any]:
     """Take in what a node tells, in order; what it has told already does not count again."""
     request.max_content_length = LARGEST_BODY
@@ -44,6 +134,11 @@ def take_reports(reference: str) -> dict[str, Any]:
 
 
 @blueprint.get("/nodes/<path:reference>")
+@rest.operation(
+    summary="Show a node: its partitions and what is in them, and its releases",
+    answer=WholeNodeShown,
+    errors=(NotFound,),
+)
 def show_node(reference: str) -> dict[str, Any]:
     """Show a node: its partitions and what is in them, and its releases."""
     session = context().session
@@ -59,9 +154,8 @@ def show_node(reference: str) -> dict[str, Any]:
             else None
         )
         partitions.append(shown)
-    installations = catalog.installations(session, node.id)
     return {
-        **render_node(node),
+        **NodeShown.model_validate(node).model_dump(),
         "partitions": partitions,
-        "installations": [render_installation(each) for each in installations],
+        "installations": catalog.installations(session, node.id),
     }

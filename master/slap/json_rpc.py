@@ -101,7 +101,7 @@ def _answer_error(error: SlapOSError) -> ResponseReturnValue:
     if isinstance(error, NotReady):
         return jsonify(NOT_READY)
     status = next(
-        (STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), status_of(error)
+        (STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), status_of(type(error))
     )
     return _error(status, str(error))
 

@@ -47,7 +47,9 @@ OK = "OK"
 
 @blueprint.errorhandler(SlapOSError)
 def _answer_error(error: SlapOSError) -> ResponseReturnValue:
-    status = next((STATUS[kind] for kind in STATUS if isinstance(error, kind)), status_of(error))
+    status = next(
+        (STATUS[kind] for kind in STATUS if isinstance(error, kind)), status_of(type(error))
+    )
     return answer.text(str(error), status)
 
 

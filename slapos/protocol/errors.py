@@ -5,6 +5,7 @@ How an error is shown is decided at the edge: `master/http.py` turns it into an 
 `slapos/command/main.py` into an exit status.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -26,6 +27,20 @@ class MalformedDocument(InvalidRequest):
     code = "malformed_document"
 
 
+class InvalidFields(InvalidRequest):
+    """Fields of what was asked cannot be used; `fields` says why, by their names."""
+
+    def __init__(self, message: str, fields: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+
+class UnsupportedContent(InvalidRequest):
+    """The content is of another type than what is taken."""
+
+    code = "unsupported_content"
+
+
 class InvalidConfiguration(SlapOSError):
     """A settings file or an option has a value that cannot be used."""
 
@@ -42,6 +57,12 @@ class Conflict(SlapOSError):
     """What was asked does not fit the present state."""
 
     code = "conflict"
+
+
+class PreconditionFailed(SlapOSError):
+    """What was to be changed is not as the one who asks has seen it."""
+
+    code = "precondition_failed"
 
 
 class Forbidden(SlapOSError):

@@ -23,6 +23,12 @@ SHOWN = 300
 
 Report = Mapping[str, Any]
 
+_DOCUMENT: Mapping[str, Any] = json.loads(
+    files("slapos.protocol").joinpath("node_reports.json").read_text(encoding="utf-8")
+)
+#: A batch as JSON Schema; the kinds of reports have their own, and are checked one by one.
+BATCH: Mapping[str, Any] = _DOCUMENT["batch"]
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -77,7 +83,5 @@ def _check(schema: Draft202012Validator, value: Any) -> None:
 @cache
 def _schemas() -> Mapping[str, Draft202012Validator]:
     """Return the schema of each kind, and that of the batch as the kind ""."""
-    text = files("slapos.protocol").joinpath("node_reports.json").read_text(encoding="utf-8")
-    document = json.loads(text)
-    found = {"": document["batch"], **document["kinds"]}
+    found = {"": BATCH, **_DOCUMENT["kinds"]}
     return {kind: Draft202012Validator(schema) for kind, schema in found.items()}

@@ -128,7 +128,7 @@ def test_who_is_disturbed_once_does_not_notice(
 def test_a_refused_request_leaves_nothing(client: FlaskClient) -> None:
     client.post("/loadComputerConfigurationFromXML", data=format_form(0))
     assert client.post("/requestComputerPartition", data=request_form()).status_code == 404
-    assert client.get("/v1/instance-trees").get_json() == {"instance_trees": []}
+    assert client.get("/v1/instance-trees").get_json() == {"instance_trees": [], "next": None}
 
 
 @pytest.mark.parametrize("database_uri", ["sqlite"], indirect=True)
