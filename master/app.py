@@ -10,7 +10,7 @@ from slapos.master.catalog import views as catalog
 from slapos.master.database import open_database
 from slapos.master.feed import views as feed
 from slapos.master.health import blueprint as health
-from slapos.master.identity.authentication import authenticate
+from slapos.master.identity.authentication import authenticate as by_what_is_shown
 from slapos.master.identity.caller import LOCAL
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
@@ -21,6 +21,7 @@ from slapos.master.provisioning.policy import FullPolicy, LocalPolicy
 from slapos.master.rest import views as rest
 from slapos.master.settings import Profile, Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
+from slapos.master.slap.asking import ASKING, FullAsking, LocalAsking
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
 from slapos.system.clock import Clock, SystemClock
@@ -31,9 +32,15 @@ CONNECTIONS = 4
 
 
 def create_app(
-    settings: Settings, clock: Clock | None = None, identifiers: Identifiers | None = None
+    settings: Settings,
+    clock: Clock | None = None,
+    identifiers: Identifiers | None = None,
+    authenticate: http.Authenticate | None = None,
 ) -> Flask:
-    """Return the web application; its database is brought to this version's schema first."""
+    """Return the web application; its database is brought to this version's schema first.
+
+    `authenticate` says who asks; without it the profile does.
+    """
     app = Flask(__name__, static_folder=None)
     clock, identifiers = clock or SystemClock(), identifiers or SystemIdentifiers()
     is_local = settings.profile is Profile.LOCAL
@@ -54,7 +61,7 @@ def create_app(
         else FullPolicy(),
         settings=settings,
         announcer=announcer,
-        authenticate=http.everybody_is_local if is_local else authenticate,
+        authenticate=authenticate or (http.everybody_is_local if is_local else by_what_is_shown),
     )
     if is_local:
         with app.app_context():
@@ -73,6 +80,7 @@ def create_app(
         health,
     ):
         app.register_blueprint(blueprint)
+    app.extensions[ASKING] = LocalAsking() if is_local else FullAsking()
     views, answers = NodeViews(), KeptAnswers()
     app.extensions[NODE_VIEWS] = views
     app.extensions[slap_tool.KEPT_ANSWERS] = answers

@@ -133,6 +133,14 @@ def reads_only(view: View) -> View:
     return view
 
 
+def keep() -> None:
+    """Have what this request changed stay, although its answer is an error to those who ask.
+
+    So for an order that is taken and waits: over SLAP it is answered with 408.
+    """
+    g.keep = True
+
+
 def public(view: View) -> View:
     """Mark a view that answers also those of whom nobody knows who they are."""
     setattr(view, PUBLIC, True)
@@ -246,7 +254,8 @@ def _once(
         g.slapos = Context(
             session, parts.clock, parts.identifiers, parts.policy, parts.settings, caller
         )
+        g.keep = False
         response = current_app.make_response(view(**arguments))
-        if response.status_code < 400 and not reading:
+        if (response.status_code < 400 or g.keep) and not reading:
             session.commit()
         return response

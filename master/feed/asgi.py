@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
@@ -26,18 +27,32 @@ class Question:
     information: bool
 
 
-class Changes:
-    """Holds those who ask for changes until there are some; the rest of the work is others'."""
+#: Says whether somebody may wait for what a node is told: of the request, and the node's reference.
+Admits = Callable[[Scope, str], Awaitable[bool]]
 
-    def __init__(self, feed: Feed, identifiers: Identifiers, otherwise: Application) -> None:
+
+class Changes:
+    """Holds those who ask for changes until there are some; the rest of the work is others'.
+
+    Who is not admitted does not wait, and has the application say why.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        identifiers: Identifiers,
+        otherwise: Application,
+        admits: Admits | None = None,
+    ) -> None:
         self._feed = feed
         self._identifiers = identifiers
         self._otherwise = otherwise
+        self._admits = admits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         question = read_question(scope)
-        if question is None:
+        if question is None or not await self._may_wait(scope, question):
             await self._otherwise(scope, receive, send)
             return
         while (await receive()).get("more_body"):
@@ -54,6 +69,9 @@ class Changes:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content, "more_body": False})
+
+    async def _may_wait(self, scope: Scope, question: Question) -> bool:
+        return self._admits is None or await self._admits(scope, question.reference)
 
     async def _wait(self, question: Question, receive: Receive) -> str:
         seconds = question.seconds * (1 - JITTER * self._identifiers.fraction())

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select
 from slapos.master import rest
 from slapos.master.compression import compressed
 from slapos.master.http import context
+from slapos.master.identity.rights import Action, require
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode, NodeExchange
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
@@ -68,6 +69,8 @@ def show_changes(reference: str, query: Asked) -> ResponseReturnValue:
     if token is None:
         nodes.find_node(session, reference)
         raise AssertionError("a node appeared in a transaction that reads one moment")
+    if not context().caller.may_all:
+        require(session, Action.SEE_VALUES, nodes.find_node(session, reference))
     changed = query.since != token
     told: dict[str, Any] = {"token": token, "changed": changed}
     if changed and query.information == "1":

@@ -7,12 +7,15 @@ from typing import Any
 from flask import request
 
 from slapos.master.http import context
+from slapos.master.identity.model import Tenant
+from slapos.master.identity.rights import Action, require
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
+from slapos.master.slap.asking import Place, asking
 from slapos.master.timestamp import from_timestamp
-from slapos.protocol.errors import InvalidRequest, MalformedDocument, SlapOSError
+from slapos.protocol.errors import InvalidRequest, MalformedDocument
 from slapos.protocol.marshal import loads
 from slapos.protocol.states import InstanceState
 
@@ -21,17 +24,21 @@ def read_order() -> InstanceOrder:
     """Read what is asked for from the form."""
     shared = document("shared_xml", default=False)
     state = document("state", default=None)
+    url = field("software_release")
+    filters = dictionary(document("filter_xml", default={}), "filter_xml")
+    requested_by = requester()
     return InstanceOrder(
         title=field("partition_reference"),
-        software_url=field("software_release"),
+        software_url=url,
         software_type=optional("software_type") or "default",
         parameters=dictionary(
             document("partition_parameter_xml", default={}), "partition_parameter_xml"
         ),
-        filters=dictionary(document("filter_xml", default={}), "filter_xml"),
+        filters=filters,
         state=read_state(state),
         shared=bool(shared),
-        requester=requester(),
+        requester=requested_by,
+        tenant=tenant(requested_by, url, filters),
     )
 
 
@@ -46,22 +53,21 @@ def read_state(state: Any) -> InstanceState:
 
 
 def requester() -> SoftwareInstance | None:
-    """Return the instance that asks, by the header X-SlapPartition or the form; None for a person.
-
-    A free partition asks for the person whose machine it is on, as with slapproxy.
-    """
+    """Return the instance that asks, as the profile finds it out; None for a person."""
     named = named_partition()
-    if named is not None:
-        try:
-            return lookup.find_on_partition(context().session, *named)
-        except SlapOSError as error:
-            raise InvalidRequest(
-                f"No partition matching the authorization header: ({' / '.join(named)})"
-            ) from error
     node, partition = optional("computer_id"), optional("computer_partition_id")
-    if node is None or partition is None:
-        return None
-    return lookup.find_on_partition(context().session, node, partition)
+    return asking().requester(
+        context().session,
+        None if named is None else Place(*named),
+        None if node is None or partition is None else Place(node, partition),
+    )
+
+
+def tenant(requested_by: SoftwareInstance | None, url: str, filters: Mapping[str, Any]) -> Tenant:
+    """Return whose an order is: for an instance, what its tree belongs to."""
+    if requested_by is not None:
+        return requested_by.tree.tenant
+    return asking().tenant(context().session, optional("project_reference"), url, filters)
 
 
 def names_a_partition() -> bool:
@@ -81,11 +87,19 @@ def named_partition() -> tuple[str, str] | None:
 
 def meant_instance() -> SoftwareInstance:
     """Return the instance in the partition that is named, or the shared one on it that is."""
-    instance = lookup.instance_on_partition(context().session, *place())
+    instance = instance_here()
     reference = optional("slave_reference")
     if reference is None:
         return instance
     return lookup.find_shared(context().session, instance, reference)
+
+
+def instance_here() -> SoftwareInstance:
+    """Return the instance in the partition that is named, which the caller may see."""
+    session = context().session
+    instance = lookup.instance_on_partition(session, *place())
+    require(session, Action.SEE, instance)
+    return instance
 
 
 def place() -> tuple[str, str]:

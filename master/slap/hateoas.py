@@ -13,11 +13,13 @@ from flask import Blueprint, abort, request, url_for
 from slapos.master.catalog import service as catalog
 from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.http import context
+from slapos.master.identity.rights import Action, may, require
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.status import access_status, build_status
+from slapos.master.slap.asking import asking
 from slapos.protocol.errors import InvalidRequest, NotFound
 from slapos.protocol.instance_xml import to_instance_xml
 
@@ -117,7 +119,7 @@ def _limit() -> int | None:
 
 
 def _find_trees(title: str | None) -> Iterable[Row]:
-    for instance in lookup.roots(context().session):
+    for instance in asking().roots(context().session):
         if title in (None, instance.title):
             yield {
                 "uid": instance.tree_id,
@@ -129,7 +131,7 @@ def _find_trees(title: str | None) -> Iterable[Row]:
 
 
 def _find_nodes(title: str | None, reference: str | None) -> Iterable[Row]:
-    for node in nodes.nodes(context().session):
+    for node in _nodes():
         if title in (None, node.title) and reference in (None, node.reference):
             yield {
                 "uid": node.id,
@@ -140,9 +142,16 @@ def _find_nodes(title: str | None, reference: str | None) -> Iterable[Row]:
             }
 
 
+def _nodes() -> Iterable[ComputeNode]:
+    """Return the nodes that the caller may see."""
+    caller = context().caller
+    found = nodes.nodes(context().session)
+    return [node for node in found if may(caller, Action.SEE, node.subject())]
+
+
 def _find_instances(tree: str) -> Iterable[Row]:
     try:
-        found = lookup.find_tree(context().session, tree)
+        found = asking().find_tree(context().session, tree)
     except NotFound:
         return
     for instance in lookup.instances_of(context().session, found):
@@ -159,7 +168,7 @@ def _find_instances(tree: str) -> Iterable[Row]:
 
 
 def _find_installations(node: str | None) -> Iterable[Row]:
-    for each in nodes.nodes(context().session):
+    for each in _nodes():
         if node not in (None, each.reference):
             continue
         for installation in catalog.installations(context().session, each.id):
@@ -181,8 +190,11 @@ def _traverse() -> Row:
     session = context().session
     if number.isdecimal():
         if module == NODE_MODULE and (node := session.get(ComputeNode, int(number))):
+            require(session, Action.SEE, node)
             return _node_document(node)
         instance = session.get(SoftwareInstance, int(number))
+        if instance is not None:
+            require(session, Action.SEE_VALUES, instance)
         if module == TREE_MODULE and instance is not None and instance.is_root:
             return _tree_document(instance)
         if module == INSTANCE_MODULE and instance is not None:
@@ -226,7 +238,7 @@ def _node_document(node: ComputeNode) -> Row:
     partitions = {
         instance.partition.reference: _instance_news(instance)
         for instance in lookup.instances_on_node(context().session, node.id)
-        if instance.partition is not None
+        if instance.partition is not None and may(context().caller, Action.SEE, instance.subject())
     }
     return _document(
         "Compute Node",

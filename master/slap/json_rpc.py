@@ -14,16 +14,19 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos.master.catalog import service as catalog
 from slapos.master.http import context, reads_only, reason_of, status_of
+from slapos.master.identity.caller import caller_of
+from slapos.master.identity.rights import Action, may, require
 from slapos.master.nodes import service as nodes
-from slapos.master.nodes.model import ComputePartition
+from slapos.master.nodes.model import ComputeNode, ComputePartition
 from slapos.master.provisioning import lookup, reports
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.provisioning.status import access_status
-from slapos.master.slap.form import named_partition, requester
+from slapos.master.slap.asking import asking
+from slapos.master.slap.form import named_partition, requester, tenant
 from slapos.master.slap.frontend import Bypass
-from slapos.master.slap.requesting import Forwarded, answer_request
+from slapos.master.slap.requesting import Forwarded, answer_request, waiting_reason
 from slapos.protocol.errors import (
     Conflict,
     InvalidConfiguration,
@@ -118,6 +121,12 @@ def _error(status: int, title: str) -> Response:
     return response
 
 
+def _with_reason(response: Response, reason: str) -> Response:
+    """Return an answer with a sentence that its document has no place for."""
+    response.headers[REASON_HEADER] = reason.encode("ascii", "replace").decode()
+    return response
+
+
 def _done(title: str) -> dict[str, str]:
     return {"type": "success", "title": title}
 
@@ -127,21 +136,26 @@ def _done(title: str) -> dict[str, str]:
 
 @_call("post.v0.software_instance")
 def _post_software_instance(asked: dict[str, Any]) -> ResponseReturnValue:
+    url, filters = asked["software_release_uri"], asked.get("sla_parameters", {})
+    requested_by = requester()
     order = InstanceOrder(
         title=asked["title"],
-        software_url=asked["software_release_uri"],
+        software_url=url,
         software_type=asked["software_type"],
         parameters=asked.get("parameters", {}),
-        filters=asked.get("sla_parameters", {}),
+        filters=filters,
         state=InstanceState(asked.get("state", "started")),
         shared=asked.get("shared", False),
-        requester=requester(),
+        requester=requested_by,
+        tenant=tenant(requested_by, url, filters),
     )
     partition = named_partition()
     root = order.requester.tree.title if order.requester is not None else ""
 
     def answer(given: SoftwareInstance | Bypass | Forwarded) -> Response:
         if isinstance(given, SoftwareInstance):
+            if (given.host or given).partition is None:
+                return _with_reason(jsonify(NOT_READY), waiting_reason(given))
             return jsonify(_requested(given))
         return jsonify(_elsewhere(order, root, given))
 
@@ -151,8 +165,7 @@ def _post_software_instance(asked: dict[str, Any]) -> ResponseReturnValue:
         if order.shared:
             raise
         response = _error(403, f"No free computer partition found for: {order.title}")
-        response.headers[REASON_HEADER] = str(error).encode("ascii", "replace").decode()
-        return response
+        return _with_reason(response, str(error))
 
 
 @_call("get.v0.software_instance", reads=True)
@@ -164,7 +177,7 @@ def _get_software_instance(asked: dict[str, Any]) -> Any:
 def _get_instance_tree(asked: dict[str, Any]) -> Any:
     title = asked["title"]
     try:
-        tree = lookup.find_tree(context().session, title)
+        tree = asking().find_tree(context().session, title)
     except NotFound:
         raise NotFound(f"No instance tree {title} found.") from None
     return _document(lookup.instances_of(context().session, tree)[0])
@@ -175,7 +188,9 @@ def _get_compute_partition(asked: dict[str, Any]) -> Any:
     reference = asked["compute_partition_id"]
     try:
         return _document(
-            lookup.instance_on_partition(context().session, asked["computer_guid"], reference)
+            _seen(
+                lookup.instance_on_partition(context().session, asked["computer_guid"], reference)
+            )
         )
     except NotFound:
         raise NotFound(f"No instance on partition {reference} found.") from None
@@ -183,13 +198,13 @@ def _get_compute_partition(asked: dict[str, Any]) -> Any:
 
 @_call("allDocs.v0.instance_tree_list", reads=True)
 def _list_instance_trees(_asked: dict[str, Any]) -> Any:
-    trees = sorted(lookup.trees(context().session), key=lambda tree: tree.shared)
+    trees = sorted(asking().trees(context().session), key=lambda tree: tree.shared)
     return {"result_list": [{"title": tree.title} for tree in trees]}
 
 
 @_call("allDocs.v0.compute_node_instance_list", reads=True)
 def _list_node_instances(asked: dict[str, Any]) -> Any:
-    node = nodes.find_node(context().session, asked["computer_guid"])
+    node = _node(asked["computer_guid"])
     return {
         "result_list": [
             {
@@ -199,7 +214,7 @@ def _list_node_instances(asked: dict[str, Any]) -> Any:
                 "compute_partition_id": instance.partition.reference,
                 "software_release_uri": instance.software_url,
             }
-            for instance in lookup.instances_on_node(context().session, node.id)
+            for instance in _instances_on(node)
             if instance.partition is not None
         ]
     }
@@ -300,7 +315,7 @@ def _post_software_installation(asked: dict[str, Any]) -> Any:
 
 @_call("allDocs.v0.compute_node_software_installation_list", reads=True)
 def _list_software_installations(asked: dict[str, Any]) -> Any:
-    node = nodes.find_node(context().session, asked["computer_guid"])
+    node = _node(asked["computer_guid"])
     return {
         "result_list": [
             {
@@ -354,7 +369,7 @@ def _list_nodes(_asked: dict[str, Any]) -> Any:
 
 @_call("get.v0.compute_node_status", reads=True)
 def _get_compute_node_status(asked: dict[str, Any]) -> Any:
-    node = nodes.find_node(context().session, asked["computer_guid"])
+    node = _node(asked["computer_guid"])
     if node.contacted_at is None:
         return {"text": "Unknown (not implemented)"}
     return {"text": "#access Node is here", "since": node.contacted_at.isoformat()}
@@ -390,7 +405,7 @@ def _read_partition(item: Mapping[str, Any]) -> nodes.PartitionFormat:
 
 @_call("put.v0.compute_node_bang")
 def _put_compute_node_bang(asked: dict[str, Any]) -> Any:
-    node = nodes.find_node(context().session, asked["computer_guid"])
+    node = _node(asked["computer_guid"])
     if not lookup.instances_on_node(context().session, node.id):
         return _done("Ignored")  # there is nothing to process
     provisioning.bang_node(context().session, context().clock, node.reference)
@@ -422,6 +437,8 @@ def _get_hateoas_url(_asked: dict[str, Any]) -> Any:
 
 def guid_of(instance: SoftwareInstance) -> str:
     """Return the identifier of an instance in these calls."""
+    if not asking().is_local:
+        return instance.reference
     return _guid(instance.title, "" if instance.is_root else instance.tree.title, instance.shared)
 
 
@@ -434,11 +451,11 @@ def _instance(guid: str) -> SoftwareInstance:
     session = context().session
     *names, flag = guid.split(GUID_SEPARATOR)
     shared = flag == "1"
-    if len(names) < 2 or flag not in ("0", "1"):
+    if not asking().is_local or len(names) < 2 or flag not in ("0", "1"):
         found = lookup.find_by_reference(session, guid)
         if found is None:
             raise NotFound(f"instance_guid {guid} not handled.")
-        return found
+        return _seen(found)
     # A title may have the separator in it: every way to part the two titles is tried.
     for position in range(1, len(names)):
         title = GUID_SEPARATOR.join(names[:position])
@@ -447,6 +464,29 @@ def _instance(guid: str) -> SoftwareInstance:
         if found is not None:
             return found
     raise NotFound(f"No {'shared' if shared else 'software'} instance {guid} found.")
+
+
+def _seen(instance: SoftwareInstance) -> SoftwareInstance:
+    """Return the instance, if the caller may see it."""
+    require(context().session, Action.SEE_VALUES, instance)
+    return instance
+
+
+def _node(reference: str) -> ComputeNode:
+    """Return the node, if the caller may see it."""
+    node = nodes.find_node(context().session, reference)
+    require(context().session, Action.SEE, node)
+    return node
+
+
+def _instances_on(node: ComputeNode) -> Sequence[SoftwareInstance]:
+    """Return the instances on a node that the caller may see."""
+    caller = caller_of(context().session)
+    return [
+        instance
+        for instance in lookup.instances_on_node(context().session, node.id)
+        if may(caller, Action.SEE, instance.subject())
+    ]
 
 
 def _find(title: str, root: str, shared: bool) -> SoftwareInstance | None:

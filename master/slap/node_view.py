@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.compression import accepts_gzip, gzipped
+from slapos.master.identity.caller import CallerKind, caller_of
+from slapos.master.identity.rights import Action, not_there, require
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode, ComputePartition, NodeExchange
 from slapos.master.provisioning import lookup
@@ -96,6 +98,31 @@ class NodeViews:
         return document
 
 
+def document_for_caller(views: NodeViews, session: Session, reference: str) -> Document:
+    """Return what the session's caller may know of what a node is told, or raise NotFound.
+
+    An instance is told of its own partition only, and of no release (slap-master.md §1.2).
+    """
+    caller = caller_of(session)
+    if caller.may_all or (caller.kind is CallerKind.NODE and caller.name == reference):
+        return views.document(session, reference)
+    node = nodes.find_node(session, reference)
+    if caller.kind is not CallerKind.INSTANCE:
+        require(session, Action.SEE_VALUES, node)
+        return views.document(session, reference)
+    instance = session.get(SoftwareInstance, caller.id)
+    if instance is None or instance.node_id != node.id or instance.partition is None:
+        raise not_there(node.subject())
+    partition = instance.partition.reference
+    told = NodeInformation(
+        reference=reference,
+        releases=(),
+        partitions=(partition_information(session, reference, partition),),
+    )
+    content = dumps(told.to_marshalled())
+    return Document(0, content, hashlib.sha256(content).hexdigest()[:32])
+
+
 #: A plain statement, made once: this is asked more often than anything else.
 NODE_VERSION = (
     select(NodeExchange.node_id, NodeExchange.version)
@@ -135,6 +162,7 @@ def partition_information(session: Session, node: str, reference: str) -> Partit
     """Return what a node has to do with one partition, or raise NotFound."""
     partition = nodes.find_partition(session, node, reference)
     instance = lookup.find_on_partition(session, node, reference)
+    require(session, Action.SEE_VALUES, partition.node if instance is None else instance)
     shared = lookup.shared_on(session, instance) if instance is not None else ()
     return _partition(node, partition, instance, shared)
 

@@ -14,6 +14,7 @@ from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.settings import OtherMaster
 from slapos.master.slap import forwarding
+from slapos.master.slap.asking import asking
 from slapos.master.slap.frontend import Bypass, bypass
 from slapos.master.slap.http_proxy import url_through
 from slapos.protocol.messages import RequestedInstance
@@ -49,15 +50,26 @@ def answer_request(
     return answer(provisioning.request_instance(session, clock, policy, order))
 
 
+def waiting_reason(instance: SoftwareInstance) -> str:
+    """Return why an instance has no place yet, for the one who ordered it."""
+    reason = instance.waiting_reason or "it is being given a place"
+    return f"{instance.title!r} ({instance.reference}) was ordered and waits: {reason}"
+
+
 def _may_be_elsewhere(order: InstanceOrder) -> bool:
-    """Return whether it is worth a look: mostly there is one master, and no frontend is asked."""
+    """Return whether it is worth a look: mostly there is one master, and no frontend is asked.
+
+    In the full profile other masters are remote nodes, which the allocation knows.
+    """
+    if not asking().is_local:
+        return False
     named = forwarding.MASTER_URL in order.filters
     return named or order.shared or bool(context().settings.other_masters)
 
 
 def _is_here(order: InstanceOrder) -> bool:
     session = context().session
-    found = lookup.find_by_title(session, order.title, order.shared, order.requester)
+    found = lookup.find_by_title(session, order.title, order.shared, order.requester, order.tenant)
     return found is not None
 
 

@@ -9,7 +9,8 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from slapos.master.catalog import service as catalog
-from slapos.master.http import context, reason_of, status_of
+from slapos.master.http import context, keep, reason_of, status_of
+from slapos.master.identity.rights import Action, require
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import lookup, reports
 from slapos.master.provisioning import service as provisioning
@@ -17,9 +18,10 @@ from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.provisioning.status import access_status, build_status
 from slapos.master.slap import answer, fast_lane, form, node_view
+from slapos.master.slap.asking import asking
 from slapos.master.slap.fast_lane import KeptAnswer, KeptAnswers
 from slapos.master.slap.frontend import Bypass
-from slapos.master.slap.requesting import Forwarded, answer_request
+from slapos.master.slap.requesting import Forwarded, answer_request, waiting_reason
 from slapos.protocol.errors import (
     InvalidConfiguration,
     InvalidRequest,
@@ -66,7 +68,7 @@ def _answer_http_error(error: HTTPException) -> ResponseReturnValue:
 def get_full_computer_information() -> ResponseReturnValue:
     """Tell a node everything; nothing, with 304, when it has the same already."""
     views: node_view.NodeViews = current_app.extensions[node_view.NODE_VIEWS]
-    document = views.document(context().session, request.args["computer_id"])
+    document = node_view.document_for_caller(views, context().session, request.args["computer_id"])
     status, headers, content = document.answer(
         request.headers.get("If-None-Match", ""), request.headers.get("Accept-Encoding", "")
     )
@@ -138,9 +140,12 @@ def stopped_computer_partition() -> ResponseReturnValue:
 @blueprint.post("/destroyedComputerPartition")
 def destroyed_computer_partition() -> ResponseReturnValue:
     """Take in that an instance is gone; it is forgotten when those that it requested are too."""
-    instance = lookup.find_on_partition(context().session, *form.place())
+    session = context().session
+    instance = lookup.find_on_partition(session, *form.place())
     if instance is None:
+        require(session, Action.SEE, nodes.find_node(session, form.field("computer_id")))
         return answer.text(OK)
+    require(session, Action.REPORT, instance)
     waiting = reports.report_state(
         context().session, context().clock, instance, InstanceState.DESTROYED
     )
@@ -188,7 +193,7 @@ def computer_bang() -> ResponseReturnValue:
 @blueprint.post("/softwareInstanceBang")
 def software_instance_bang() -> ResponseReturnValue:
     """Have an instance and its tree processed again."""
-    instance = lookup.instance_on_partition(context().session, *form.place())
+    instance = form.instance_here()
     provisioning.bang(context().session, context().clock, instance.tree)
     return answer.text(OK)
 
@@ -233,6 +238,9 @@ def _answer_requested(
                 "_master_url": given.master_url,
                 "_software_release_document": order.software_url,
             }
+        case _ if (given.host or given).partition is None:
+            keep()
+            return answer.text(waiting_reason(given), 408)
         case _:
             content = dumps(answer.requested_instance(given))
             g.kept_answer = _to_be_kept(content, given, order.requester)
@@ -303,7 +311,7 @@ def get_hateoas_url() -> ResponseReturnValue:
 @blueprint.get("/getComputerPartitionStatus")
 def get_computer_partition_status() -> ResponseReturnValue:
     """Give what a node said last of an instance."""
-    instance = lookup.instance_on_partition(context().session, *form.place())
+    instance = form.instance_here()
     return answer.xml(
         dumps(
             answer.status(
@@ -321,6 +329,7 @@ def get_computer_partition_status() -> ResponseReturnValue:
 def get_computer_status() -> ResponseReturnValue:
     """Give when a node said something last."""
     node = nodes.find_node(context().session, form.field("computer_id"))
+    require(context().session, Action.SEE, node)
     return answer.xml(
         dumps(
             answer.status(
@@ -334,6 +343,7 @@ def get_computer_status() -> ResponseReturnValue:
 def get_software_installation_status() -> ResponseReturnValue:
     """Give what a node said last of a release."""
     node = nodes.find_node(context().session, form.field("computer_id"))
+    require(context().session, Action.SEE, node)
     installation = catalog.find_wanted(context().session, node, form.field("url"))
     return answer.xml(
         dumps(
@@ -352,7 +362,7 @@ def get_software_installation_status() -> ResponseReturnValue:
 def get_hosting_subscription_ip_list() -> ResponseReturnValue:
     """Give the addresses of all instances of the tree that a partition belongs to."""
     session = context().session
-    instance = lookup.instance_on_partition(session, *form.place())
+    instance = form.instance_here()
     found: list[tuple[str | None, ...]] = []
     for each in lookup.instances_of(session, instance.tree):
         if each.partition is not None:
@@ -362,8 +372,13 @@ def get_hosting_subscription_ip_list() -> ResponseReturnValue:
 
 @blueprint.post("/requestComputer")
 def request_computer() -> ResponseReturnValue:
-    """Make a node known by its title, which is its reference here."""
-    node = nodes.ensure_node(context().session, context().clock, form.field("computer_title"))
+    """Make a node known by its title."""
+    node = asking().request_node(
+        context().session,
+        context().clock,
+        form.field("computer_title"),
+        form.optional("project_reference"),
+    )
     return answer.xml(dumps(NodeInformation(reference=node.reference).to_marshalled()))
 
 
@@ -380,6 +395,7 @@ def _report_build(state: BuildState, message: str = "") -> ResponseReturnValue:
 
 
 def _report_state(state: InstanceState) -> ResponseReturnValue:
-    instance = lookup.instance_on_partition(context().session, *form.place())
-    reports.report_state(context().session, context().clock, instance, state, form.about())
+    reports.report_state(
+        context().session, context().clock, form.instance_here(), state, form.about()
+    )
     return answer.text(IGNORED)

@@ -188,6 +188,11 @@ async def _refuse(send: Send) -> None:
     await send({"type": "http.response.body", "body": content, "more_body": False})
 
 
+def environ_of(scope: Scope) -> Environ:
+    """Return what a WSGI application is told of a request without a body."""
+    return _environ(scope, BytesIO(), 0)
+
+
 def _environ(scope: Scope, body: IO[bytes], size: int) -> Environ:
     """Return what a WSGI application is told of a request."""
     host, port = scope["server"] or ("localhost", None)

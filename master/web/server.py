@@ -9,10 +9,12 @@ import uvicorn
 from flask import Flask
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from slapos.master.feed.admission import Admission
 from slapos.master.feed.asgi import Changes
 from slapos.master.feed.waiting import Feed
 from slapos.master.feed.watch import watch_of
 from slapos.master.http import Assembly
+from slapos.master.settings import Profile
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane
 from slapos.master.web.gateway import Application, Gateway
 from slapos.master.web.workers import Workers
@@ -121,7 +123,10 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     is_sqlite = parts.database.engine.dialect.name == "sqlite"
     gateway = Gateway(app, workers, lane.answer if lane is not None and is_sqlite else None)
     feed = Feed(parts.database, parts.clock, watch_of(parts.database.looking), parts.announcer)
-    return Server(configure(Changes(feed, parts.identifiers, gateway), idle), workers, feed)
+    is_local = parts.settings.profile is Profile.LOCAL
+    admits = None if is_local else Admission(app, parts, workers)
+    changes = Changes(feed, parts.identifiers, gateway, admits)
+    return Server(configure(changes, idle), workers, feed)
 
 
 def configure(application: Application, idle: int = IDLE) -> uvicorn.Config:
