@@ -16,11 +16,14 @@ from slapos.master.nodes.model import (
     NodeExchange,
     PartitionAddress,
 )
+from slapos.master.numbering import next_number
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.system.clock import Clock
 
 #: The header by which tests say who asks.
 HEADER = "X-Test-Caller"
+#: Up to this, numbers of references are the tests' own.
+TAKEN = 40
 
 
 def by_header(session: Session, _clock: Clock) -> Caller:
@@ -71,6 +74,8 @@ class World:
     def __post_init__(self) -> None:
         with self.session() as session:
             now = self.parts.clock.now()
+            while next_number(session) < TAKEN:
+                pass
             for number in (1, 2):
                 if number != 1:
                     session.add(
