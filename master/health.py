@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint
 
 from slapos.master import migrations, rest
-from slapos.master.http import context
+from slapos.master.http import context, public
 
 blueprint = Blueprint("health", __name__, url_prefix="/v1")
 
@@ -19,6 +19,7 @@ class Health(rest.Answer):
 
 
 @blueprint.get("/health")
+@public
 @rest.operation(summary="Say whether the database answers, and its schema", answer=Health)
 def health() -> dict[str, Any]:
     """Say that the database answers, and which version of the schema it has."""

@@ -1,12 +1,14 @@
 """The master's settings, read once at the start and handed down.
 
-They come from the sections `[slapos]`, `[slapproxy]` and `[multimaster/<url>]` of a settings file;
-options of the command line come first.
+Those of the local profile come from the sections `[slapos]`, `[slapproxy]` and
+`[multimaster/<url>]` of a settings file, and options of the command line come first; those of the
+full profile are in `full_settings.py`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from slapos.protocol.errors import InvalidConfiguration
@@ -55,6 +57,15 @@ class Settings:
     local_release_root: Path | None = None
     other_masters: tuple[OtherMaster, ...] = ()
 
+    # Of the full profile; what each means is said in full_settings.py.
+    data_directory: Path | None = None
+    secret_file: Path | None = None
+    public_url: str = ""
+    workers: int = 1
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+
 
 def read_settings(
     configuration: Mapping[str, Mapping[str, str]], options: Mapping[str, str | None]
@@ -78,8 +89,8 @@ def read_settings(
         database_url=database_url(database),
         default_node=merged.get("computer_id", "").strip() or "computer",
         host=merged.get("host", "").strip() or DEFAULT_HOST,
-        port=_port(merged.get("port", "").strip()),
-        supply_on_request=_truth("supply_on_request", merged.get("supply_on_request", "")),
+        port=port_number(merged.get("port", "").strip()),
+        supply_on_request=truth("supply_on_request", merged.get("supply_on_request", "")),
         software_products=_products(merged.get("software_product_list", "")),
         local_release_root=Path(root).absolute() if root else None,
         other_masters=tuple(
@@ -105,14 +116,16 @@ def database_url(uri: str) -> str:
     return uri
 
 
-def _truth(key: str, text: str) -> bool:
+def truth(key: str, text: str) -> bool:
+    """Return whether a setting says true; nothing is false. Raises InvalidConfiguration."""
     word = text.strip().lower()
     if word not in ("", "true", "false"):
         raise InvalidConfiguration(f"{key} is {text!r}; it can be true or false")
     return word == "true"
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
+    """Return a setting's port, the default for nothing. Raises InvalidConfiguration."""
     try:
         port = int(text or DEFAULT_PORT)
     except ValueError:

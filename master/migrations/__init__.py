@@ -57,6 +57,22 @@ def check(database: Database) -> None:
         )
 
 
+def is_empty(database: Database) -> bool:
+    """Return whether there is nothing in the database yet, or no database at all.
+
+    Raises DatabaseUnusable when it cannot be reached, or is another program's.
+    """
+    shown = database.engine.url.render_as_string(hide_password=True)
+    path = database.engine.url.database
+    if database.engine.dialect.name == "sqlite" and not Path(path or "").exists():
+        return True
+    try:
+        with database.reading() as session:
+            return _checked_version(session.connection(), shown) is None
+    except DBAPIError as error:
+        raise DatabaseUnusable(_why(database, shown, error)) from error
+
+
 def version(connection: Connection) -> str | None:
     """Return the revision of a database's schema, None when it has none of ours."""
     if not inspect(connection).has_table("alembic_version"):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import resource
 import socket
+from pathlib import Path
 
 import uvicorn
 from flask import Flask
@@ -126,11 +127,18 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     is_local = parts.settings.profile is Profile.LOCAL
     admits = None if is_local else Admission(app, parts, workers)
     changes = Changes(feed, parts.identifiers, gateway, admits)
-    return Server(configure(changes, idle), workers, feed)
+    settings = parts.settings
+    configuration = configure(changes, idle, settings.certificate_file, settings.key_file)
+    return Server(configuration, workers, feed)
 
 
-def configure(application: Application, idle: int = IDLE) -> uvicorn.Config:
-    """Return how an application is served."""
+def configure(
+    application: Application,
+    idle: int = IDLE,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> uvicorn.Config:
+    """Return how an application is served: over TLS with a certificate and its key."""
     # What goes wrong in the application, it logs itself; the rest is said of clients.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
@@ -143,6 +151,8 @@ def configure(application: Application, idle: int = IDLE) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         proxy_headers=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
         timeout_keep_alive=idle,
         limit_concurrency=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED,
     )

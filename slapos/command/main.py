@@ -58,6 +58,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "node supervisord": ("slapos.command.node_supervisord", "start supervisord"),
     "proxy start": ("slapos.command.proxy_start", "run the master with its local profile"),
     "proxy show": ("slapos.command.proxy_show", "show what the local master knows"),
+    "master init": ("slapos.command.master_init", "make what a master for many customers needs"),
+    "master start": ("slapos.command.master_start", "run the master for many customers"),
 }
 
 EXIT_FAILURE = 1
@@ -134,7 +136,7 @@ def _run(name: str, options: list[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing == "slapos":
             raise
-        extra = "master" if name.startswith("proxy") else "node"
+        extra = "master" if name.startswith(("proxy", "master")) else "node"
         message = f"the Python package {missing} is not installed: pip install 'slapos[{extra}]'"
         return _failed(name, arguments, message, code="missing_package")
     except BrokenPipeError:

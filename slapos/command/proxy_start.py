@@ -10,23 +10,12 @@ examples:
 """
 
 import argparse
-import ipaddress
 import logging
 import signal
-import socket
 from typing import NoReturn
 
 from slapos.command.proxy_options import add_proxy_arguments, proxy_settings
-from slapos.protocol.errors import InvalidConfiguration, SlapOSError
-
-#: Connections that wait to be taken up.
-BACKLOG = 1024
-
-
-class CannotListen(SlapOSError):
-    """The address cannot be listened on."""
-
-    code = "cannot_listen"
+from slapos.protocol.errors import InvalidConfiguration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     # Imported here, so that `--help` does not wait for the web framework.
     from slapos.master.app import create_app  # noqa: PLC0415
+    from slapos.master.web.listening import listen, url_of  # noqa: PLC0415
     from slapos.master.web.server import allow_connections, make_server  # noqa: PLC0415
 
     settings = proxy_settings(arguments)
@@ -61,30 +51,17 @@ def run(arguments: argparse.Namespace) -> int:
     allow_connections()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    with _listening(settings.host, settings.port) as listener:
+    with listen(settings.host, settings.port, change="--port") as listener:
         app = create_app(settings)
-        print(f"listening on {_url(settings.host, listener.getsockname()[1])}", flush=True)
+        print(f"listening on {url_of(settings.host, listener.getsockname()[1])}", flush=True)
         make_server(app).run(sockets=[listener])
     return 0
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise CannotListen(
-            f"cannot listen on {host} port {port}: {error.strerror}; end the program that uses "
-            "the port, or give another one with --port"
-        ) from error
-
-
 def _refuse_beyond_loopback(host: str) -> None:
-    try:
-        safe = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        safe = False
-    if not safe:
+    from slapos.master.web.listening import is_loopback  # noqa: PLC0415 - not for `--help`
+
+    if not is_loopback(host):
         raise InvalidConfiguration(
             f"{host} can be reached from other machines, and this master has no sign-in: whoever "
             "reaches it can run programs on your nodes. Listen on 127.0.0.1 or ::1, or accept "
@@ -98,7 +75,3 @@ def _quiet_libraries() -> None:
 
 def _end(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(0)
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

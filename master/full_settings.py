@@ -1,0 +1,170 @@
+"""The settings of the full profile: the section `[slapos-master]` of its own settings file.
+
+All there is to set is in KEYS: what is read, what `slapos master init` writes, and what the
+reference lists. A new setting is a line there and a field of Settings with the same name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from slapos.master.settings import Profile, Settings, database_url, port_number
+from slapos.protocol.errors import InvalidConfiguration
+
+SECTION = "slapos-master"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A setting: `read` gets its text, which is not empty, and the data directory.
+
+    `default` is that text when the file says nothing; "" leaves the field as Settings has it.
+    `about` is a sentence for who edits the file.
+    """
+
+    name: str
+    default: str
+    about: str
+    read: Callable[[str, Path], Any]
+
+
+def read_full_settings(
+    configuration: Mapping[str, Mapping[str, str]],
+    folder: Path,
+    options: Mapping[str, str | None] | None = None,
+) -> Settings:
+    """Return the settings of the full profile; `folder` is where the settings file is.
+
+    Options that are not None come before the file. Raises InvalidConfiguration, also for a key that
+    nobody knows.
+    """
+    given = {key: text.strip() for key, text in configuration.get(SECTION, {}).items()}
+    given |= {key: text for key, text in (options or {}).items() if text is not None}
+    known = [key.name for key in KEYS]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InvalidConfiguration(
+            f"[{SECTION}] has {', '.join(unknown)}, which is no setting; "
+            f"there are {', '.join(known)}"
+        )
+    data = _path(given.get(DATA_DIRECTORY) or DEFAULT_DATA, folder)
+    values: dict[str, Any] = {}
+    for key in KEYS:
+        text = given.get(key.name) or key.default
+        if text:
+            values[key.name] = _read(key, text, data)
+    values[DATA_DIRECTORY] = data
+    values["database_url"] = values.pop("database_uri")
+    settings = Settings(profile=Profile.FULL, **values)
+    if (settings.certificate_file is None) != (settings.key_file is None):
+        raise InvalidConfiguration(
+            f"[{SECTION}] has one of certificate_file and key_file; they are set together"
+        )
+    return settings
+
+
+def explained(values: Mapping[str, str]) -> str:
+    """Return the text of a settings file: each setting with what it means; `values` are set."""
+    lines = [f"[{SECTION}]"]
+    for key in KEYS:
+        lines.append(f"# {key.about}")
+        if key.name in values:
+            lines.append(f"{key.name} = {values[key.name]}")
+        else:
+            lines.append(f"# {key.name} = {key.default}".rstrip())
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _read(key: Key, text: str, data: Path) -> Any:
+    try:
+        return key.read(text, data)
+    except ValueError as error:
+        raise InvalidConfiguration(f"[{SECTION}] has {key.name} = {text}: {error}") from error
+
+
+def _path(text: str, data: Path) -> Path:
+    """Return a path; one that is not absolute is below the data directory."""
+    return (data / Path(text).expanduser()).absolute()
+
+
+def _database(text: str, data: Path) -> str:
+    return database_url(text if "://" in text else str(_path(text, data)))
+
+
+def _text(text: str, _data: Path) -> str:
+    return text
+
+
+def _port(text: str, _data: Path) -> int:
+    return port_number(text)
+
+
+def _count(text: str, _data: Path) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= 1000:
+        raise ValueError("it must be a number from 1 to 1000")
+    return number
+
+
+def _url(text: str, _data: Path) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("it must be a URL such as https://master.example.com/")
+    return text.rstrip("/") + "/"
+
+
+def _networks(text: str, _data: Path) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(word) for word in text.replace(",", " ").split())
+
+
+DATA_DIRECTORY = "data_directory"
+#: Beside the settings file; `slapos master init` writes another one for a machine's own master.
+DEFAULT_DATA = "slapos-master"
+
+KEYS: tuple[Key, ...] = (
+    Key(
+        DATA_DIRECTORY,
+        "",
+        "Where the master keeps its files; other paths that are not absolute are below it.",
+        _path,
+    ),
+    Key(
+        "database_uri",
+        "master.db",
+        "The database: an SQLite file, or postgresql://USER:PASSWORD@HOST/NAME.",
+        _database,
+    ),
+    Key(
+        "secret_file",
+        "secret",
+        "The key of what is encrypted in the database: the same on all machines of a master.",
+        _path,
+    ),
+    Key("host", "127.0.0.1", "The address to listen on; :: and 0.0.0.0 are all of them.", _text),
+    Key("port", "8443", "The port to listen on; 0 is any that is free.", _port),
+    Key("workers", "2", "How many web processes there are.", _count),
+    Key("threads", "8", "How many requests one web process answers at a time.", _count),
+    Key(
+        "public_url",
+        "",
+        "How others reach the master, such as https://master.example.com:8443/.",
+        _url,
+    ),
+    Key(
+        "certificate_file",
+        "",
+        "A certificate for TLS (PEM, with its chain) instead of one of our own authority.",
+        _path,
+    ),
+    Key("key_file", "", "The key of that certificate (PEM).", _path),
+    Key(
+        "trusted_proxies",
+        "",
+        "Addresses or networks of web servers in front that end TLS and say who the client is.",
+        _networks,
+    ),
+)

@@ -1,0 +1,51 @@
+"""What a master of the full profile stands on: made where it is missing, never replaced."""
+
+import logging
+
+from slapos.master import migrations
+from slapos.master.database import Database, open_database
+from slapos.master.identity.caller import SYSTEM
+from slapos.master.secret_file import SecretUnusable, make_secret_file, read_secret
+from slapos.master.settings import Settings
+from slapos.system.identifier import Identifiers, SystemIdentifiers
+
+logger = logging.getLogger(__name__)
+
+
+def initialise(settings: Settings, identifiers: Identifiers | None = None) -> None:
+    """Make the data directory, the secret file and the tables; may be done again and at once.
+
+    A database that holds something keeps its schema: see `slapos master upgrade`. Raises
+    SecretUnusable, DatabaseUnusable, OSError.
+    """
+    assert settings.data_directory is not None
+    assert settings.secret_file is not None
+    settings.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = open_database(settings.database_url, threads=1, caller=SYSTEM)
+    try:
+        if not migrations.is_empty(database):
+            _check_secret_is_there(settings)
+        elif make_secret_file(settings.secret_file, identifiers or SystemIdentifiers()):
+            logger.info("%s is made: keep a copy of it apart from backups", settings.secret_file)
+        read_secret(settings.secret_file)
+        _make_tables(database)
+    finally:
+        database.close()
+
+
+def _make_tables(database: Database) -> None:
+    if migrations.is_empty(database):
+        migrations.upgrade(database)
+        logger.info("the database has its tables")
+    else:
+        migrations.check(database)
+
+
+def _check_secret_is_there(settings: Settings) -> None:
+    assert settings.secret_file is not None
+    if not settings.secret_file.exists():
+        raise SecretUnusable(
+            f"the database is in use already, and there is no secret file {settings.secret_file}: "
+            "copy it from another machine of this master, or from a backup; what is encrypted in "
+            "the database cannot be read with a new one"
+        )

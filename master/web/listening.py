@@ -1,0 +1,52 @@
+"""Where the master listens, and where it does not."""
+
+import ipaddress
+import socket
+
+from slapos.master.settings import Settings
+from slapos.protocol.errors import InvalidConfiguration, SlapOSError
+
+#: Connections that wait to be taken up.
+BACKLOG = 1024
+
+
+class CannotListen(SlapOSError):
+    """The address cannot be listened on."""
+
+    code = "cannot_listen"
+
+
+def listen(host: str, port: int, *, change: str) -> socket.socket:
+    """Return a socket that listens; `change` says where another port can be given."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise CannotListen(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; end the program that "
+            f"uses the port, or give another one with {change}"
+        ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_unsafe(settings: Settings) -> None:
+    """Raise InvalidConfiguration when passwords and tokens would cross a network unencrypted."""
+    if is_loopback(settings.host) or settings.certificate_file or settings.trusted_proxies:
+        return
+    raise InvalidConfiguration(
+        f"{settings.host} can be reached from other machines, and passwords and tokens would go "
+        "there unencrypted: set certificate_file and key_file, or trusted_proxies to the web "
+        "server in front that speaks TLS, or host = 127.0.0.1"
+    )
+
+
+def url_of(host: str, port: int, scheme: str = "http") -> str:
+    """Return the URL of what listens."""
+    return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"
