@@ -157,6 +157,7 @@ class SoftwareInstallation(Base):
     __tablename__ = "software_installations"
     __table_args__ = (
         UniqueConstraint("node_id", "url"),
+        Index(None, "url"),
         {"sqlite_autoincrement": True},
     )
 

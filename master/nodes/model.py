@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
@@ -14,6 +14,22 @@ from slapos.protocol.errors import Conflict
 REFERENCE_LENGTH = 200
 REPORT_ID_LENGTH = 32
 CHANGE_LENGTH = 32
+#: What an operator may say that a node is like, and an order may ask for (slap-master.md §5.2).
+CATEGORIES = frozenset(
+    {
+        "group",
+        "region",
+        "cpu_core",
+        "cpu_frequency",
+        "cpu_type",
+        "local_area_network_type",
+        "memory_size",
+        "memory_type",
+        "storage_capacity",
+        "storage_interface",
+        "storage_redundancy",
+    }
+)
 
 
 class PartitionState(StrEnum):
@@ -49,6 +65,8 @@ class ComputerNetwork(Base):
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
     created_at: Mapped[datetime]
 
+    project: Mapped[Project] = relationship()
+
     def subject(self) -> Subject:
         """Return what rights on it go by."""
         return Subject(Kind.NETWORK, self.reference, self.project_id)
@@ -58,11 +76,25 @@ class ComputeNode(Base):
     """A machine that builds releases and runs instances.
 
     `capacity` is how much its instances may weigh together (their types say how much each does),
-    None without a bound.
+    None without a bound. `os_type`, `public_address` and `slapos_version` are what the node says of
+    itself when it is formatted. One that is gone for good is invalidated: it stays for the record,
+    and its title is free again.
     """
 
     __tablename__ = "compute_nodes"
-    __table_args__ = (Index(None, "project_id", "title"), Index(None, "network_id"))
+    __table_args__ = (
+        Index(
+            "uq_compute_nodes_project_id_title",
+            "project_id",
+            "title",
+            unique=True,
+            sqlite_where=text("invalidated_at IS NULL"),
+            postgresql_where=text("invalidated_at IS NULL"),
+        ),
+        Index(None, "network_id"),
+        Index(None, "allocation_scope"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), unique=True)
@@ -75,8 +107,12 @@ class ComputeNode(Base):
     network_id: Mapped[int | None] = mapped_column(ForeignKey("computer_networks.id"))
     address: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
     netmask: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
+    os_type: Mapped[str | None] = mapped_column(Text)
+    public_address: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
+    slapos_version: Mapped[str | None] = mapped_column(String(REFERENCE_LENGTH))
     created_at: Mapped[datetime]
     formatted_at: Mapped[datetime | None]
+    invalidated_at: Mapped[datetime | None]
 
     exchange: Mapped["NodeExchange"] = relationship(lazy="joined", cascade="all, delete-orphan")
     project: Mapped[Project] = relationship()
@@ -96,6 +132,23 @@ class ComputeNode(Base):
     def subject(self) -> Subject:
         """Return what rights on it go by."""
         return Subject(Kind.NODE, self.reference, self.project_id, node_id=self.id)
+
+    def check_valid(self) -> None:
+        """Raise Conflict when it is gone for good."""
+        if self.invalidated_at is not None:
+            raise Conflict(
+                f"the node {self.reference} is gone for good since {self.invalidated_at:%Y-%m-%d}; "
+                "a machine that comes back joins again, as a new node"
+            )
+
+    def invalidate(self, now: datetime) -> None:
+        """Take it out of use for good; what was to be closed for ever before."""
+        if self.allocation_scope != AllocationScope.FOREVER:
+            raise Conflict(
+                f"the node {self.reference} is {self.allocation_scope}; "
+                f"only one that is {AllocationScope.FOREVER} goes for good"
+            )
+        self.invalidated_at = now
 
 
 class NodeCategory(Base):
@@ -183,6 +236,10 @@ class ComputePartition(Base):
     def seen_by(self) -> int | None:
         """Return the id of its node."""
         return self.node_id
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by: those on its node."""
+        return self.node.subject()
 
 
 class PartitionAddress(Base):

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session, selectinload
 
+from slapos.master.identity.caller import CallerKind, caller_of
+from slapos.master.identity.rights import Action, not_there, require
+from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.exchange import heard_from, touch
 from slapos.master.nodes.model import (
     REFERENCE_LENGTH,
+    AllocationScope,
     ComputeNode,
     ComputePartition,
     NodeExchange,
@@ -17,12 +21,18 @@ from slapos.master.nodes.model import (
     PartitionState,
 )
 from slapos.master.numbering import next_number
+from slapos.master.tasks.task import sense
 from slapos.master.text import checked_text
-from slapos.protocol.errors import InvalidRequest, NotFound
+from slapos.protocol.errors import Conflict, Forbidden, InvalidRequest, NotFound
 from slapos.system.clock import Clock
 
 #: How many nodes an error message names.
 NAMED_NODES = 10
+OS_TYPE_LENGTH = 1000
+#: The task that looks for places for those who wait for one.
+ALLOCATE_INSTANCES = "allocate_instances"
+#: The task that takes closed nodes out of use, once nothing is on them.
+INVALIDATE_CLOSED_NODES = "invalidate_closed_nodes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +57,15 @@ class PartitionFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeFormat:
-    """What a node says it has."""
+    """What a node says it has, and is; what it does not say stays as it was."""
 
     reference: str
     partitions: Sequence[PartitionFormat]
     address: str | None = None
     netmask: str | None = None
+    os_type: str | None = None
+    public_address: str | None = None
+    slapos_version: str | None = None
 
 
 def nodes(session: Session) -> Sequence[ComputeNode]:
@@ -62,6 +75,11 @@ def nodes(session: Session) -> Sequence[ComputeNode]:
 
 NODE = select(ComputeNode).where(ComputeNode.reference == bindparam("reference"))
 LOCKED_NODE = NODE.with_for_update(key_share=True, of=ComputeNode)
+OF_TITLE = select(ComputeNode.reference).where(
+    ComputeNode.project_id == bindparam("project_id"),
+    ComputeNode.title == bindparam("title"),
+    ComputeNode.invalidated_at.is_(None),
+)
 PARTITION = (
     select(ComputePartition)
     .join(ComputeNode)
@@ -73,17 +91,27 @@ PARTITION = (
 
 
 def find_node(session: Session, reference: str, *, lock: bool = False) -> ComputeNode:
-    """Return a node, or raise NotFound; with `lock`, nobody else may lock it until the end."""
+    """Return a node that the caller may see, or raise NotFound.
+
+    With `lock`, nobody else may lock it until the end.
+    """
     node = session.scalar(LOCKED_NODE if lock else NODE, {"reference": reference})
     if node is None:
-        known = session.scalars(
-            select(ComputeNode.reference).order_by(ComputeNode.reference).limit(NAMED_NODES)
-        ).all()
-        raise NotFound(
-            f"there is no node {reference!r}; known are: {', '.join(known) or 'none'}. "
-            "A node makes itself known by `slapos node format`"
-        )
+        raise _no_node(session, reference)
+    require(session, Action.SEE, node)
     return node
+
+
+def _no_node(session: Session, reference: str) -> NotFound:
+    if not caller_of(session).may_all:
+        return not_there(Subject(Kind.NODE, reference))
+    known = session.scalars(
+        select(ComputeNode.reference).order_by(ComputeNode.reference).limit(NAMED_NODES)
+    ).all()
+    return NotFound(
+        f"there is no node {reference!r}; known are: {', '.join(known) or 'none'}. "
+        "A node makes itself known by `slapos node format`"
+    )
 
 
 def ensure_node(session: Session, clock: Clock, reference: str) -> ComputeNode:
@@ -104,7 +132,7 @@ def create(session: Session, clock: Clock, project_id: int, title: str) -> Compu
 
     Whether that may be is asked before: a node is made by whoever shows a join token for it.
     """
-    checked_text("the title of a node", title, REFERENCE_LENGTH)
+    check_title(session, project_id, title)
     node = ComputeNode(
         reference=f"COMP-{next_number(session)}",
         title=title,
@@ -118,8 +146,20 @@ def create(session: Session, clock: Clock, project_id: int, title: str) -> Compu
     return node
 
 
+def check_title(session: Session, project_id: int, title: str) -> None:
+    """Raise unless a node of a project may be called so: Conflict when another one is."""
+    checked_text("the title of a node", title, REFERENCE_LENGTH)
+    sought = {"project_id": project_id, "title": title}
+    taken = session.scalar(OF_TITLE, sought)
+    if taken is not None:
+        raise Conflict(
+            f"the project has a node {title!r} already: {taken}; give another title, "
+            "or give that one another or remove it first"
+        )
+
+
 def find_partition(session: Session, node: str, reference: str) -> ComputePartition:
-    """Return a partition, or raise NotFound."""
+    """Return a partition of a node that the caller may see, or raise NotFound."""
     partition = session.scalar(PARTITION, {"node": node, "reference": reference})
     if partition is None:
         find_node(session, node)
@@ -127,6 +167,7 @@ def find_partition(session: Session, node: str, reference: str) -> ComputePartit
             f"the node {node!r} has no partition {reference!r}; "
             "`slapos node format` tells the master which ones it has"
         )
+    require(session, Action.SEE, partition)
     return partition
 
 
@@ -149,30 +190,55 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[Co
     and goes as soon as it is free and still missing. Return those that have other addresses now.
     """
     _check(told)
-    ensure_node(session, clock, told.reference)
+    is_local = caller_of(session).kind is CallerKind.LOCAL
+    if is_local:
+        ensure_node(session, clock, told.reference)
     node = find_node(session, told.reference, lock=True)
-    node.address, node.netmask = told.address, told.netmask
+    _check_says_itself(session, node)
+    _set_own_fields(node, told)
     node.formatted_at = clock.now()
     heard_from(session, node.id, clock.now())
     known = {partition.reference: partition for partition in partitions(session, node.id)}
-    readdressed = []
+    readdressed, gains = [], False
     for wanted in told.partitions:
         partition = known.pop(wanted.reference, None)
         if partition is None:
             partition = ComputePartition(node_id=node.id, reference=wanted.reference)
             session.add(partition)
+            gains = True
+        gains |= partition.missing_since is not None
         partition.missing_since = None
         if _set_addresses(partition, wanted.addresses):
             readdressed.append(partition)
             touch(session, node.id)
-        _set_capabilities(partition, wanted.capabilities)
+        gains |= _set_capabilities(partition, wanted.capabilities)
     for partition in known.values():
         if partition.state == PartitionState.FREE:
             session.delete(partition)
         elif partition.missing_since is None:
             partition.missing_since = clock.now()
     session.flush()
+    if gains and not is_local:
+        sense(session, ALLOCATE_INSTANCES)
     return readdressed
+
+
+def _check_says_itself(session: Session, node: ComputeNode) -> None:
+    """Raise unless it is the node that asks: nobody else knows what it has."""
+    node.check_valid()
+    require(session, Action.REPORT, node)
+    caller = caller_of(session)
+    if not caller.may_all and caller.kind is not CallerKind.NODE:
+        raise Forbidden(
+            f"only the node {node.reference} itself says what it has: `slapos node format` there"
+        )
+
+
+def _set_own_fields(node: ComputeNode, told: NodeFormat) -> None:
+    node.address, node.netmask = told.address, told.netmask
+    for name in ("os_type", "public_address", "slapos_version"):
+        if getattr(told, name) is not None:
+            setattr(node, name, getattr(told, name))
 
 
 def free_partition(session: Session, partition: ComputePartition) -> None:
@@ -180,6 +246,8 @@ def free_partition(session: Session, partition: ComputePartition) -> None:
     partition.release()
     if partition.missing_since is not None:
         session.delete(partition)
+    if partition.node.allocation_scope == AllocationScope.FOREVER:
+        sense(session, INVALIDATE_CLOSED_NODES, partition.node.reference)
 
 
 def _check(told: NodeFormat) -> None:
@@ -192,6 +260,9 @@ def _check(told: NodeFormat) -> None:
                 checked_text("an address", value or "", REFERENCE_LENGTH, empty=True)
         for name in partition.capabilities:
             checked_text("a capability", name, REFERENCE_LENGTH)
+    checked_text("os_type", told.os_type or "", OS_TYPE_LENGTH, empty=True)
+    for text in (told.public_address, told.slapos_version):
+        checked_text("what a node says of itself", text or "", REFERENCE_LENGTH, empty=True)
 
 
 def _set_addresses(partition: ComputePartition, wanted: Sequence[Address]) -> bool:
@@ -217,9 +288,10 @@ def _set_addresses(partition: ComputePartition, wanted: Sequence[Address]) -> bo
     return True
 
 
-def _set_capabilities(partition: ComputePartition, wanted: Sequence[str]) -> None:
+def _set_capabilities(partition: ComputePartition, wanted: Sequence[str]) -> bool:
     present = {capability.name: capability for capability in partition.capabilities}
     for name in sorted(set(wanted) - present.keys()):
         partition.capabilities.append(PartitionCapability(name=name))
     for name in present.keys() - set(wanted):
         partition.capabilities.remove(present[name])
+    return present.keys() != set(wanted)

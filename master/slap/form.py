@@ -151,6 +151,9 @@ def read_format(value: Any) -> nodes.NodeFormat:
             reference=str(value["reference"]),
             address=_none_or_text(value.get("address")),
             netmask=_none_or_text(value.get("netmask")),
+            os_type=_none_or_text(value.get("os_type")),
+            public_address=_none_or_text(value.get("public_ipv4_address")),
+            slapos_version=_none_or_text(value.get("slapos_version")),
             partitions=[_read_partition(item) for item in value.get("partition_list") or ()],
         )
     except (KeyError, TypeError, AttributeError) as error:
