@@ -12,6 +12,7 @@ from slapos.master.feed import views as feed
 from slapos.master.health import blueprint as health
 from slapos.master.identity.authentication import authenticate as by_what_is_shown
 from slapos.master.identity.caller import LOCAL
+from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
 from slapos.master.nodes.exchange import Announcer, count_exchanges
@@ -73,6 +74,7 @@ def create_app(
         hateoas.blueprint,
         http_proxy.blueprint,
         nodes.blueprint,
+        networks.blueprint,
         catalog.blueprint,
         provisioning.blueprint,
         feed.blueprint,
