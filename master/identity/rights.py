@@ -91,7 +91,8 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
         Role.SUPPORT: _SEE,
     },
     Kind.NODE: {
-        Relation.NODE: frozenset({_A.SEE, _A.SEE_VALUES, _A.CHANGE, _A.REPORT, _A.CERTIFY}),
+        # What operators say of it, and what becomes of it, is not its own business.
+        Relation.NODE: frozenset({_A.SEE, _A.SEE_VALUES, _A.REPORT, _A.CERTIFY}),
         Relation.PROJECT_INSTANCE: _SEE,
         Role.CUSTOMER: _SEE,
         **_PRODUCTION,
