@@ -20,6 +20,9 @@ from slapos.master.migrations.schema import metadata
 from slapos.master.settings import database_url
 
 TEMPLATE = "slapos_template"
+FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+#: As an operator would have it on a machine with some gigabytes.
+DURABLE = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
 
 
 def postgresql_programs() -> Path:
@@ -35,10 +38,11 @@ def postgresql_programs() -> Path:
 class Postgresql:
     """A PostgreSQL of its own for a test run, in a temporary folder, on a socket there.
 
-    It forgets on a crash (fsync is off). As root it runs as `nobody`, since it refuses root.
+    It forgets on a crash (fsync is off), unless it is to be `durable`, as for benchmarks. As root
+    it runs as `nobody`, since it refuses root.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         self._programs = postgresql_programs()
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="slapos-pg-"))
@@ -51,10 +55,8 @@ class Postgresql:
         options = {
             "listen_addresses": "",
             "unix_socket_directories": str(self.folder),
-            "fsync": "off",
-            "synchronous_commit": "off",
-            "full_page_writes": "off",
             "max_connections": "200",
+            **(DURABLE if durable else FORGETFUL),
         }
         with (self.folder / "log").open("w") as log:
             self._server = subprocess.Popen(
