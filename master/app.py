@@ -25,8 +25,11 @@ from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
 from slapos.master.slap.asking import ASKING, FullAsking, LocalAsking
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
+from slapos.master.traffic import frame
+from slapos.master.traffic.metrics import Metrics
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
+from slapos.system.settings import environment
 
 #: Connections that the web server has beside those of its threads: the fast lane, the change feed.
 CONNECTIONS = 4
@@ -62,7 +65,11 @@ def create_app(
         else FullPolicy(),
         settings=settings,
         announcer=announcer,
-        authenticate=authenticate or (http.everybody_is_local if is_local else by_what_is_shown),
+        authenticate=frame.surrounded(
+            authenticate or (http.everybody_is_local if is_local else by_what_is_shown),
+            settings,
+            clock,
+        ),
     )
     if is_local:
         with app.app_context():
@@ -87,6 +94,7 @@ def create_app(
     app.extensions[NODE_VIEWS] = views
     app.extensions[slap_tool.KEPT_ANSWERS] = answers
     http.init_app(app, parts)
+    frame.init_app(app, parts, Metrics(environment()))
     # Behind a web server that speaks TLS, our own URLs begin as the client's did.
     proxied: Any = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
     if is_local:  # it does not ask who asks

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from slapos.master.settings import Profile, Settings, database_url, port_number
+from slapos.master.settings import Profile, Rate, Settings, database_url, port_number
 from slapos.protocol.errors import InvalidConfiguration
 
 SECTION = "slapos-master"
@@ -121,6 +121,24 @@ def _networks(text: str, _data: Path) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(word) for word in text.replace(",", " ").split())
 
 
+def _log_format(text: str, _data: Path) -> str:
+    if text not in ("text", "json"):
+        raise ValueError("it can be text or json")
+    return text
+
+
+def _rate(text: str, _data: Path) -> Rate | None:
+    if text == "off":
+        return None
+    words = text.split()
+    if len(words) != 2 or not all(word.replace(".", "", 1).isdecimal() for word in words):
+        raise ValueError("it must be two numbers such as 100 1000, or off")
+    per_second, burst = map(float, words)
+    if per_second <= 0 or burst < 1:
+        raise ValueError("so nobody could ask anything")
+    return Rate(per_second, burst)
+
+
 DATA_DIRECTORY = "data_directory"
 #: Beside the settings file; `slapos master init` writes another one for a machine's own master.
 DEFAULT_DATA = "slapos-master"
@@ -166,5 +184,24 @@ KEYS: tuple[Key, ...] = (
         "",
         "Addresses or networks of web servers in front that end TLS and say who the client is.",
         _networks,
+    ),
+    Key("log_format", "text", "How the log is written: text or json.", _log_format),
+    Key(
+        "rate_limit",
+        "100 1000",
+        "Requests of one caller: a second in the long run, and at once; or off.",
+        _rate,
+    ),
+    Key(
+        "anonymous_rate_limit",
+        "10 100",
+        "Requests from one address of those who do not say who they are, in the same way.",
+        _rate,
+    ),
+    Key(
+        "metrics_token_file",
+        "",
+        "A file with the token for /metrics; without it, they are shown to this machine only.",
+        _path,
     ),
 )

@@ -25,6 +25,14 @@ class Profile(StrEnum):
     FULL = "full"
 
 
+@dataclass(frozen=True)
+class Rate:
+    """So many requests a second in the long run, and so many at once."""
+
+    per_second: float
+    burst: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class OtherMaster:
     """A master that requests may be forwarded to."""
@@ -65,6 +73,10 @@ class Settings:
     certificate_file: Path | None = None
     key_file: Path | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    log_format: str = "text"
+    rate_limit: Rate | None = None
+    anonymous_rate_limit: Rate | None = None
+    metrics_token_file: Path | None = None
 
 
 def read_settings(

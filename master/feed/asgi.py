@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
+from prometheus_client import Gauge
+
 from slapos.master.feed.views import LONGEST_WAIT
 from slapos.master.feed.waiting import Feed
 from slapos.master.web.gateway import Application, Message, Receive, Scope, Send
@@ -42,11 +44,13 @@ class Changes:
         feed: Feed,
         identifiers: Identifiers,
         otherwise: Application,
+        waiting: Gauge,
         admits: Admits | None = None,
     ) -> None:
         self._feed = feed
         self._identifiers = identifiers
         self._otherwise = otherwise
+        self._waiting = waiting
         self._admits = admits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,9 +82,11 @@ class Changes:
         waiter = self._feed.enter(question.reference, question.since, seconds)
         gone = asyncio.ensure_future(receive())
         gone.add_done_callback(lambda _: waiter.tell(waiter.since))
+        self._waiting.inc()
         try:
             return await waiter.told
         finally:
+            self._waiting.dec()
             gone.cancel()
             self._feed.leave(waiter)
 

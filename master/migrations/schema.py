@@ -6,7 +6,8 @@ from slapos.master.database import Base
 from slapos.master.identity import model as _identity
 from slapos.master.nodes import model as _nodes
 from slapos.master.provisioning import model as _provisioning
+from slapos.master.rest import kept_answer as _kept_answer
 from slapos.master.tasks import model as _tasks
 
-ROOMS = (_numbering, _identity, _nodes, _catalog, _provisioning, _tasks)
+ROOMS = (_numbering, _identity, _nodes, _catalog, _provisioning, _tasks, _kept_answer)
 metadata = Base.metadata

@@ -121,10 +121,10 @@ def show_tree(title: str) -> dict[str, Any]:
     body=rest.Described(schema=BATCH),
     answer=ReceiptShown,
     errors=(NotFound, MalformedDocument),
+    largest_body=LARGEST_BODY,
 )
 def take_reports(reference: str) -> dict[str, Any]:
     """Take in what a node tells, in order; what it has told already does not count again."""
-    request.max_content_length = LARGEST_BODY
     try:
         body = load_json(request.get_data())
     except ValueError as error:

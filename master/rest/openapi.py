@@ -135,6 +135,8 @@ def _headers(method: str, operation: Operation) -> Iterator[dict[str, Any]]:
     told = {}
     if method == "GET":
         told["If-None-Match"] = "The tag of what you have: 304 if it is still so."
+    if method == "POST":
+        told["Idempotency-Key"] = "A random word of yours: the same request again is done once."
     if operation.matches:
         told["If-Match"] = "The tag of what you have read: 412 if it is not so any more."
     for name, description in told.items():

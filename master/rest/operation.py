@@ -10,6 +10,8 @@ from flask import Response, request
 from flask.typing import ResponseReturnValue
 
 from slapos.master.compression import compressed
+from slapos.master.http import READS
+from slapos.master.rest.idempotency import HEADER, once
 from slapos.master.rest.model import Answer, Body, Query, read_body, read_query
 from slapos.master.rest.tags import tag_of, tagged
 from slapos.protocol.errors import (
@@ -24,6 +26,8 @@ Declared = Callable[..., ResponseReturnValue]
 
 OPERATION = "slapos_operation"
 JSON = "application/json"
+#: Bytes of a body, unless an operation says more.
+LARGEST_BODY = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Operation:
     status: int
     errors: tuple[type[SlapOSError], ...]
     matches: bool
+    largest_body: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ def operation(
     status: int = 200,
     errors: tuple[type[SlapOSError], ...] = (),
     matches: bool = False,
+    largest_body: int = LARGEST_BODY,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declare a view, below the decorator that gives its path.
 
@@ -81,12 +87,16 @@ def operation(
         status=204 if answer is None else status,
         errors=(*errors, PreconditionFailed) if matches else errors,
         matches=matches,
+        largest_body=largest_body,
     )
 
     def declare(view: Callable[..., Any]) -> Declared:
         @wraps(view)
         def perform(**arguments: Any) -> ResponseReturnValue:
             asked = arguments | _read(declared)
+            changes = request.method == "POST" and not getattr(perform, READS, False)
+            if changes and HEADER in request.headers:
+                return once(lambda: _respond(declared, view(**asked)))
             return _respond(declared, view(**asked))
 
         setattr(perform, OPERATION, declared)
@@ -104,6 +114,7 @@ def operation_of(view: Callable[..., Any]) -> Operation | None:
 def _read(declared: Operation) -> dict[str, Any]:
     """Return what was asked, by the name of the view's argument."""
     asked: dict[str, Any] = {}
+    request.max_content_length = declared.largest_body
     arguments = {name[:200]: request.args.getlist(name) for name in request.args}
     if declared.query is not None:
         asked["query"] = read_query(declared.query, arguments)

@@ -17,6 +17,7 @@ from slapos.master.feed.watch import watch_of
 from slapos.master.http import Assembly
 from slapos.master.settings import Profile
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane
+from slapos.master.traffic.metrics import METRICS, Metrics
 from slapos.master.web.gateway import Application, Gateway
 from slapos.master.web.workers import Workers
 
@@ -124,9 +125,10 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     is_sqlite = parts.database.engine.dialect.name == "sqlite"
     gateway = Gateway(app, workers, lane.answer if lane is not None and is_sqlite else None)
     feed = Feed(parts.database, parts.clock, watch_of(parts.database.looking), parts.announcer)
+    metrics: Metrics = app.extensions[METRICS]
     is_local = parts.settings.profile is Profile.LOCAL
     admits = None if is_local else Admission(app, parts, workers)
-    changes = Changes(feed, parts.identifiers, gateway, admits)
+    changes = Changes(feed, parts.identifiers, gateway, metrics.waiting, admits)
     settings = parts.settings
     configuration = configure(changes, idle, settings.certificate_file, settings.key_file)
     return Server(configuration, workers, feed)

@@ -12,7 +12,6 @@ exit status: 0 ended as it was told, 1 failed or refused
 """
 
 import argparse
-import logging
 import signal
 from typing import NoReturn
 
@@ -29,11 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     # Imported here, so that `--help` does not wait for the web framework.
     from slapos.master.app import create_app  # noqa: PLC0415
+    from slapos.master.traffic.logs import configure  # noqa: PLC0415
     from slapos.master.web.listening import listen, refuse_unsafe, url_of  # noqa: PLC0415
     from slapos.master.web.server import allow_connections, make_server  # noqa: PLC0415
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     settings = initialise(arguments)
+    configure(settings.log_format)
     refuse_unsafe(settings)
     allow_connections()
     for number in (signal.SIGTERM, signal.SIGINT):

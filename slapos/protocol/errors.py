@@ -77,6 +77,22 @@ class Unauthorized(SlapOSError):
     code = "unauthorized"
 
 
+class TooManyRequests(SlapOSError):
+    """Somebody asks too often; `seconds` is when to come back."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class KeyReused(SlapOSError):
+    """An idempotency key came with another request than before."""
+
+    code = "key_reused"
+
+
 class NotReady(SlapOSError):
     """It was accepted and is on its way; ask again."""
 

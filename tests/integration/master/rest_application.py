@@ -2,15 +2,18 @@
 
 from typing import Annotated, Any
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, request
 from pydantic import Field
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from slapos.master import http, rest
 from slapos.master.database import Database
+from slapos.master.identity.caller import Caller, CallerKind
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import Announcer
 from slapos.master.nodes.model import ComputeNode
+from slapos.master.numbering import next_number
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.rest import views as description
 from slapos.master.settings import Settings
@@ -42,6 +45,12 @@ class Shown(rest.Answer):
     created_at: rest.Time
 
 
+class Made(rest.Answer):
+    """A secret that is told once."""
+
+    token: str
+
+
 class ListShown(rest.Paged):
     """Nodes."""
 
@@ -58,6 +67,16 @@ def _blueprint() -> Blueprint:
     def make(body: NewNode) -> rest.Reply:
         node = nodes.ensure_node(http.context().session, http.context().clock, body.title)
         return rest.Reply(Shown.model_validate(node), location=f"/v1/tried/{node.reference}")
+
+    @blueprint.post("/again")
+    @rest.operation(summary="Make another node each time", body=NewNode, answer=Made, status=201)
+    def make_another(body: NewNode) -> Made:
+        session = http.context().session
+        name = f"{body.title}-{next_number(session)}"
+        nodes.ensure_node(session, http.context().clock, name)
+        if body.title == "refused":
+            raise Conflict("it is refused after all")
+        return Made(token=f"5ecret-{name}")
 
     @blueprint.get("")
     @rest.operation(summary="Show nodes", query=NodesQuery, answer=ListShown)
@@ -85,6 +104,11 @@ def _blueprint() -> Blueprint:
     return blueprint
 
 
+def by_header(_session: Session, _clock: Clock) -> Caller:
+    """Say who asks by a header with a name."""
+    return Caller(kind=CallerKind.PERSON, name=request.headers.get("X-Test-Caller", "P-1"), id=1)
+
+
 def rest_application(database: Database, clock: Clock, settings: Settings) -> Flask:
     """Return the application."""
     app = Flask(__name__, static_folder=None)
@@ -97,6 +121,7 @@ def rest_application(database: Database, clock: Clock, settings: Settings) -> Fl
         policy=LocalPolicy("computer"),
         settings=settings,
         announcer=Announcer(),
+        authenticate=by_header,
     )
     http.init_app(app, parts)
     return app

@@ -148,7 +148,7 @@ def test_an_answer_to_head_has_no_content(connection: socket.socket) -> None:
 
 
 def test_a_path_arrives_as_it_was_sent(connection: socket.socket) -> None:
-    connection.sendall(get("/v1/nodes/a%2Fb%C3%A9%20d?x=%2F"))
+    connection.sendall(get("/v1/nodes/a%2Fb%C3%A9%20d"))
     said = json.loads(answer_of(connection).partition(b"\r\n\r\n")[2])["message"]
     assert said.startswith("there is no node 'a/bé d'")
 

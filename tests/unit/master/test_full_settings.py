@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from slapos.master.full_settings import KEYS, SECTION, explained, read_full_settings
-from slapos.master.settings import Profile, Settings
+from slapos.master.settings import Profile, Rate, Settings
 from slapos.master.web.listening import refuse_unsafe
 from slapos.protocol.errors import InvalidConfiguration
 from slapos.system.settings import read_configuration
@@ -54,6 +54,14 @@ def test_a_database_server_and_proxies() -> None:
 def test_what_cannot_be_is_named(keys: dict[str, str], reason: str) -> None:
     with pytest.raises(InvalidConfiguration, match=reason.replace("(", r"\(")):
         settings(**keys)
+
+
+def test_rates_are_two_numbers_or_off() -> None:
+    assert settings(rate_limit="0.5 10").rate_limit == Rate(0.5, 10)
+    assert settings(rate_limit="off").rate_limit is None
+    for wrong in ("5", "x y", "0 10", "1 0", "-1 10", "1 inf"):
+        with pytest.raises(InvalidConfiguration, match="rate_limit"):
+            settings(rate_limit=wrong)
 
 
 def test_the_explained_file_says_what_holds_without_it(tmp_path: Path) -> None:

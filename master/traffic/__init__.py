@@ -1,0 +1,1 @@
+"""What surrounds every request: its id, limits, logs, metrics and the headers of its answer."""
