@@ -29,7 +29,10 @@ setup(
             "pyroute2>=0.9.4",
             "Jinja2>=3.1",
             "uv>=0.5",
+            "cryptography>=43",
         ],
+        # For a person's own key and certificate (`slapos configure client`).
+        "client": ["cryptography>=43"],
         "master": [
             "Flask>=3",
             "pydantic>=2.10",

@@ -3,13 +3,12 @@
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import BadStatusLine
 from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
@@ -23,14 +22,16 @@ from slapos.protocol.errors import (
     NotFound,
     NotReady,
     SlapOSError,
+    Unauthorized,
 )
 from slapos.protocol.json_reader import load_json
+from slapos.protocol.tls import BearerToken, MasterAdapter, NotTrusted, TlsFiles, explain
 
 USER_AGENT = "slapos/0.1"
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 STATUS_ERRORS: dict[int, type[SlapOSError]] = {
     400: InvalidRequest,
-    401: Forbidden,
+    401: Unauthorized,
     403: Forbidden,
     404: NotFound,
     405: NotFound,
@@ -54,7 +55,11 @@ WEB_PAGE = (b"<!doctype html", b"<html")
 
 @dataclass(frozen=True, kw_only=True)
 class HttpSettings:
-    """How to reach a master. `timeout` is in seconds, for the connection and between two bytes."""
+    """How to reach a master. `timeout` is in seconds, for the connection and between two bytes.
+
+    `token` is shown only to this master. `is_verified` is false where it is yet to be found out
+    whether it is the right one: nothing secret may be sent then.
+    """
 
     base_url: str
     timeout: float = 60.0
@@ -63,6 +68,15 @@ class HttpSettings:
     key_file: Path | None = None
     certificate_file: Path | None = None
     authority_file: Path | None = None
+    is_verified: bool = True
+    token: str = field(default="", repr=False)
+
+    @property
+    def tls_files(self) -> TlsFiles:
+        """Return the files of TLS: an instance of a master without certificates has none."""
+        pair = (self.key_file, self.certificate_file)
+        key, certificate = pair if all(pair) else (None, None)
+        return TlsFiles(key, certificate, self.authority_file, self.is_verified)
 
 
 class HttpClient:
@@ -74,8 +88,8 @@ class HttpClient:
         self._session = requests.Session()
         self._session.headers["User-Agent"] = USER_AGENT
         self._session.headers["Accept"] = "*/*"
-        if settings.certificate_file and settings.key_file:
-            self._session.cert = (str(settings.certificate_file), str(settings.key_file))
+        self._tls_files = settings.tls_files
+        self._token = BearerToken(settings.token) if settings.token else None
         retry = Retry(
             total=settings.retries,
             # Once, for a connection that the master closed meanwhile. One that says nothing has
@@ -89,7 +103,7 @@ class HttpClient:
             respect_retry_after_header=True,
         )
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
+            self._session.mount(scheme, MasterAdapter(self._tls_files, retry))
 
     @property
     def base_url(self) -> str:
@@ -111,7 +125,8 @@ class HttpClient:
         GET, HEAD, PUT and DELETE are tried again with back-off; POST only when no connection was
         made. Raises MasterUnreachable, also when an answer does not come to its end in time;
         MasterFailed when it is too large or a web page; or the error of the status (NotFound,
-        NotReady, Forbidden, InvalidRequest, Conflict, MasterFailed) with the master's reason.
+        NotReady, Unauthorized, Forbidden, InvalidRequest, Conflict, MasterFailed) with the master's
+        reason. NotTrusted, a MasterUnreachable, is raised when TLS does not come about.
         """
         url = path if "://" in path else self._base + path.lstrip("/")
         try:
@@ -123,21 +138,12 @@ class HttpClient:
                 json=json,
                 headers=headers,
                 timeout=self._settings.timeout,
-                # Not on the session: there REQUESTS_CA_BUNDLE of the environment would win.
-                verify=str(self._settings.authority_file or "") or None,
+                auth=self._token if url.startswith(self._base) else None,
                 stream=True,
             )
             self._take_in(response)
-        except requests.exceptions.SSLError as error:
-            raise MasterUnreachable(
-                f"{self._base} could not prove who it is: {cause_of(error)}; if it has its own "
-                "authority, name that authority's certificate as master_ca_file"
-            ) from error
         except (requests.exceptions.RequestException, HTTPError) as error:
-            raise MasterUnreachable(
-                f"{self._base} does not answer: {cause_of(error)}; is the master running, and is "
-                "master_url right?"
-            ) from error
+            raise self._no_answer(error) from error
         if response.status_code >= 400:
             kind = STATUS_ERRORS.get(response.status_code, MasterFailed)
             raise kind(f"{method} {_shown(url)}: {reason_of(response)}")
@@ -147,6 +153,16 @@ class HttpClient:
                 "master_url right, and does a proxy or a portal stand in between?"
             )
         return response
+
+    def _no_answer(self, error: Exception) -> MasterUnreachable:
+        cause = cause_of(error)
+        distrust = explain(self._base, self._tls_files, cause)
+        if distrust is not None:
+            return NotTrusted(distrust)
+        return MasterUnreachable(
+            f"{self._base} does not answer: {cause}; is the master running, and is master_url "
+            "right?"
+        )
 
     def _take_in(self, response: requests.Response) -> None:
         """Read the body, unless it is endless or trickles for ever."""
