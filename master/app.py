@@ -25,6 +25,7 @@ from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
 from slapos.master.slap.asking import ASKING, FullAsking, LocalAsking
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
+from slapos.master.tasks import views as tasks
 from slapos.master.traffic import frame
 from slapos.master.traffic.metrics import Metrics
 from slapos.system.clock import Clock, SystemClock
@@ -84,6 +85,7 @@ def create_app(
         networks.blueprint,
         catalog.blueprint,
         provisioning.blueprint,
+        tasks.blueprint,
         feed.blueprint,
         rest.blueprint,
         health,

@@ -7,7 +7,8 @@ again after a failure, it says None.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy import Engine
@@ -23,6 +24,7 @@ SILENCE = 15.0
 PAUSE = 1.0
 
 Wake = Callable[[Collection[int] | None], None]
+Others = Mapping[str, Callable[[], None]]
 log = logging.getLogger(__name__)
 
 
@@ -67,10 +69,14 @@ class SqliteWatch:
 
 
 class PostgresqlWatch:
-    """Is told by PostgreSQL which nodes changed; all masters notify it as they commit."""
+    """Is told by PostgreSQL which nodes changed; all masters notify it as they commit.
 
-    def __init__(self, engine: Engine) -> None:
+    `others` are called when something is said on other channels, so that one connection is enough.
+    """
+
+    def __init__(self, engine: Engine, others: Others) -> None:
         self._engine = engine
+        self._others = others
 
     def attend(self, *, is_wanted: bool) -> None:
         """Listen all the time, as that costs nothing."""
@@ -82,18 +88,22 @@ class PostgresqlWatch:
         driver: Any = dialect.loaded_dbapi
         connection = await driver.AsyncConnection.connect(autocommit=True, **parameters)
         async with connection:
-            await connection.execute(f"LISTEN {CHANNEL}")
+            for channel in (CHANNEL, *self._others):
+                await connection.execute(f"LISTEN {channel}")
             while True:
                 wake(None)  # also for what was said between two listenings
                 async for told in connection.notifies(timeout=SILENCE):
-                    wake([int(told.payload)])
+                    if told.channel == CHANNEL:
+                        wake([int(told.payload)])
+                    else:
+                        self._others[told.channel]()
                 await connection.execute("SELECT 1")
 
 
-def watch_of(engine: Engine) -> Watch:
-    """Return the watch of a database."""
+def watch_of(engine: Engine, others: Others = MappingProxyType({})) -> Watch:
+    """Return the watch of a database; SQLite says nothing on `others`."""
     is_sqlite = engine.dialect.name == "sqlite"
-    return SqliteWatch(engine) if is_sqlite else PostgresqlWatch(engine)
+    return SqliteWatch(engine) if is_sqlite else PostgresqlWatch(engine, others)
 
 
 async def keep_watching(watch: Watch, failure: type[Exception], wake: Wake) -> None:

@@ -1,9 +1,9 @@
 """Taking in what a node tells in one go: in order, each once, and a bad one alone is refused."""
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from sqlalchemy import bindparam, delete, func, insert, select
+from sqlalchemy import bindparam, insert, select
 from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
@@ -18,17 +18,9 @@ from slapos.protocol.node_reports import Receipt, Refusal, Report, check_report
 from slapos.protocol.states import BuildState, InstanceState
 from slapos.system.clock import Clock
 
-#: How long the identifiers of reports are remembered, and how much longer the oldest one at most.
-REMEMBERED = timedelta(days=90)
-GRACE = timedelta(days=1)
-
 TAKEN = select(TakenReport.report_id).where(
     TakenReport.node_id == bindparam("node"),
     TakenReport.report_id.in_(bindparam("reports", expanding=True)),
-)
-OLDEST = select(func.min(TakenReport.taken_at)).where(TakenReport.node_id == bindparam("node"))
-FORGET = delete(TakenReport).where(
-    TakenReport.node_id == bindparam("node"), TakenReport.taken_at < bindparam("until")
 )
 
 
@@ -36,7 +28,6 @@ def take_in(session: Session, clock: Clock, reference: str, batch: Sequence[Repo
     """Take in the reports of a node, and say what became of each."""
     node = nodes.find_node(session, reference)
     heard_from(session, node.id, clock.now())
-    _forget_old(session, clock.now(), node)
     seen = _seen(session, node, [report["id"] for report in batch])
     taken, refused = [], []
     for report in batch:
@@ -106,9 +97,3 @@ def _moment(text: str) -> datetime:
 
 def _seen(session: Session, node: ComputeNode, ids: Collection[str]) -> set[str]:
     return set(session.scalars(TAKEN, {"node": node.id, "reports": list(ids)}))
-
-
-def _forget_old(session: Session, now: datetime, node: ComputeNode) -> None:
-    oldest = session.scalar(OLDEST, {"node": node.id})
-    if oldest is not None and oldest < now - REMEMBERED - GRACE:
-        session.execute(FORGET, {"node": node.id, "until": now - REMEMBERED})

@@ -9,6 +9,8 @@ from slapos.master.database import Base
 
 NAME_LENGTH = 60
 KEY_LENGTH = 250
+#: Characters of an error that are kept: the end of it.
+ERROR_LENGTH = 1000
 #: The time of marks that need not wait.
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,6 +34,24 @@ class TaskState(Base):
     failures: Mapped[int] = mapped_column(default=0)
     failed_at: Mapped[datetime | None]
     error: Mapped[str] = mapped_column(Text, default="")
+
+    def begin(self, now: datetime) -> None:
+        """Begin a run."""
+        self.began_at, self.milliseconds, self.done = now, 0, 0
+
+    def went_well(self, count: int, seconds: float) -> None:
+        """Count what a transaction of this run did."""
+        self.milliseconds += round(seconds * 1000)
+        self.done += count
+        self.total += count
+        self.failures = 0
+
+    def went_wrong(self, now: datetime, error: BaseException | None) -> None:
+        """Remember a failure; what failed and when stays to be seen after it went well again."""
+        self.failures += 1
+        self.failed_at = now
+        said = f"{type(error).__name__}: {error}"
+        self.error = said.replace("\0", "")[-ERROR_LENGTH:]
 
 
 class TaskMark(Base):

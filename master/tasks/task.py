@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from slapos.master.settings import Settings
@@ -19,7 +19,12 @@ from slapos.system.identifier import Identifiers
 if TYPE_CHECKING:  # it knows what senses tasks
     from slapos.master.provisioning.policy import Policy
 
+#: What a session's `info` says: that it has sensed a task, and who of this process waits for that.
 SENSED = "slapos_sensed"
+RUNNER = "slapos_task_runner"
+#: The channel on which a process without a runner tells the others, on PostgreSQL.
+CHANNEL = "slapos_tasks"
+NOTIFY = select(func.pg_notify(CHANNEL, ""))
 
 #: Takes in, in a transaction of its own, what was found out elsewhere; returns how much it did.
 Apply = Callable[[Session], int]
@@ -86,3 +91,5 @@ def sense(session: Session, name: str, key: str = "", *, at: datetime | None = N
     row = {"name": name, "key": key, "not_before": at or AT_ONCE, "attempts": 0}
     session.execute(insert(TaskMark), row)
     session.info[SENSED] = True
+    if RUNNER not in session.info and session.get_bind().dialect.name == "postgresql":
+        session.execute(NOTIFY)

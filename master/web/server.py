@@ -17,6 +17,10 @@ from slapos.master.feed.watch import watch_of
 from slapos.master.http import Assembly
 from slapos.master.settings import Profile
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane
+from slapos.master.tasks import task as tasks
+from slapos.master.tasks.registry import TASKS
+from slapos.master.tasks.runner import Runner
+from slapos.master.tasks.worker import Doors
 from slapos.master.traffic.metrics import METRICS, Metrics
 from slapos.master.web.gateway import Application, Gateway
 from slapos.master.web.workers import Workers
@@ -89,15 +93,18 @@ class Connection(HttpToolsProtocol):
 class Server(uvicorn.Server):
     """Ends at once, but for the requests that are being answered."""
 
-    def __init__(self, config: uvicorn.Config, workers: Workers, feed: Feed) -> None:
+    def __init__(
+        self, config: uvicorn.Config, workers: Workers, feed: Feed, runner: Runner
+    ) -> None:
         super().__init__(config)
-        self._workers, self._feed = workers, feed
+        self._workers, self._feed, self._runner = workers, feed, runner
         self._running: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and to look for changes."""
+        """Begin to listen, to look for changes, and to do tasks."""
         self._running = asyncio.create_task(self._feed.run())
         await super().startup(sockets)
+        self._runner.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, let those who wait go, and threads end what they are at."""
@@ -106,9 +113,12 @@ class Server(uvicorn.Server):
         for connection in self.server_state.connections:
             connection.shutdown()
         self._feed.close()
+        self._runner.stop()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GRACE
-        while (self._workers.busy or not self._feed.is_empty) and loop.time() < deadline:
+        while loop.time() < deadline and (
+            self._workers.busy or self._runner.is_working or not self._feed.is_empty
+        ):
             await asyncio.sleep(0.01)
         self._workers.stop()
 
@@ -124,14 +134,26 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     # A look into SQLite waits for nobody; one into PostgreSQL may wait for the network.
     is_sqlite = parts.database.engine.dialect.name == "sqlite"
     gateway = Gateway(app, workers, lane.answer if lane is not None and is_sqlite else None)
-    feed = Feed(parts.database, parts.clock, watch_of(parts.database.looking), parts.announcer)
+    runner = Runner(_doors(parts), TASKS)
+    watch = watch_of(parts.database.looking, {tasks.CHANNEL: runner.wake})
+    feed = Feed(parts.database, parts.clock, watch, parts.announcer)
     metrics: Metrics = app.extensions[METRICS]
     is_local = parts.settings.profile is Profile.LOCAL
     admits = None if is_local else Admission(app, parts, workers)
     changes = Changes(feed, parts.identifiers, gateway, metrics.waiting, admits)
     settings = parts.settings
     configuration = configure(changes, idle, settings.certificate_file, settings.key_file)
-    return Server(configuration, workers, feed)
+    return Server(configuration, workers, feed, runner)
+
+
+def _doors(parts: Assembly) -> Doors:
+    return Doors(
+        database=parts.database,
+        clock=parts.clock,
+        identifiers=parts.identifiers,
+        settings=parts.settings,
+        policy=parts.policy,
+    )
 
 
 def configure(

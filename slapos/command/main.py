@@ -60,6 +60,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "proxy show": ("slapos.command.proxy_show", "show what the local master knows"),
     "master init": ("slapos.command.master_init", "make what a master for many customers needs"),
     "master start": ("slapos.command.master_start", "run the master for many customers"),
+    "master tasks": ("slapos.command.master_tasks", "show what the master does by itself"),
 }
 
 EXIT_FAILURE = 1

@@ -22,13 +22,13 @@ from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from typing import Any
 
+from slapos.command.columns import plain
 from slapos.command.node_options import add_configuration, node_settings
 from slapos.command.screen import Screen, size_of
 from slapos.command.status_table import (
     count_line,
     partition_document,
     partition_lines,
-    plain,
     process_document,
     process_lines,
     shown,

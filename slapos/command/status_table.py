@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from slapos.command.columns import aligned, plain
 from slapos.node.overview import TROUBLE, PartitionStatus, short_release
 from slapos.node.supervise.supervisor import Process
 
@@ -41,7 +42,7 @@ def partition_lines(statuses: Sequence[PartitionStatus], now: float) -> list[str
                 _error(one, now),
             )
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _error(status: PartitionStatus, now: float) -> str:
@@ -61,7 +62,7 @@ def process_lines(processes: Sequence[Process], names: Sequence[str]) -> list[st
         pid = str(process.pid) if process.pid else "-"
         since = _since(process) or "never"
         rows.append((f"{process.group}:{process.name}", process.state, since, pid))
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def partition_document(status: PartitionStatus) -> dict[str, Any]:
@@ -80,19 +81,5 @@ def shown(moment: float | None) -> str | None:
     return datetime.fromtimestamp(int(moment), UTC).isoformat() if moment else None
 
 
-def plain(text: str) -> str:
-    """Return one line without anything that moves the cursor: customers choose titles."""
-    line = " ".join(text.split())
-    return "".join(letter if letter.isprintable() else "?" for letter in line)
-
-
 def _since(process: Process) -> str | None:
     return shown(process.start if process.is_running else process.stop)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -1,9 +1,7 @@
 """What a node tells in one go: in order, each once, and a bad one alone is refused."""
 
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from itertools import count
 from threading import Barrier
 from typing import Any
@@ -253,22 +251,6 @@ def test_two_processes_that_get_the_same_batch_count_it_once(settings: Settings)
     assert _taken(apps[0]) == 20
     for app in apps:
         app.extensions["slapos"].database.close()
-
-
-def test_identifiers_are_kept_for_ninety_days(
-    master: FlaskClient, app: Flask, clock: FakeClock
-) -> None:
-    def after(time: timedelta, send: Callable[[], object]) -> int:
-        clock.advance(time.total_seconds())
-        send()
-        return _taken(app)
-
-    def usage() -> object:
-        return told(master, report("usage", document="<journal/>"))
-
-    assert after(timedelta(0), usage) == 1
-    assert after(timedelta(days=89), usage) == 2
-    assert after(timedelta(days=3), usage) == 2
 
 
 def _taken(app: Flask) -> int:

@@ -12,6 +12,10 @@ from sqlalchemy import Engine, event
 
 from slapos.master.feed.waiting import Looks
 from slapos.master.http import Assembly
+from slapos.master.tasks.registry import TASKS
+from slapos.master.tasks.runner import Runner
+from slapos.master.tasks.task import Done, Task, Turn, sense
+from slapos.master.tasks.worker import Doors, make_rows
 from tests.integration.master.factories import NODE, URL, format_form, request_form
 
 GROWING = {
@@ -21,6 +25,7 @@ GROWING = {
     "compute_nodes",
     "node_exchanges",
     "taken_reports",
+    "task_marks",
 }
 ROOT = {"computer_id": NODE, "computer_partition_id": "slappart0"}
 
@@ -101,6 +106,34 @@ def test_reports_scan_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -
     asked.clear()
     answer = tree.post(f"/v1/nodes/{NODE}/reports", json={"reports": reports})
     assert len(answer.get_json()["taken"]) == 3
+    assert list(_scans(engine, list(asked))) == []
+
+
+def test_tasks_scan_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -> None:
+    """Looking what is due, taking marks out, having them wait, and each task itself."""
+    parts: Assembly = tree.application.extensions["slapos"]
+    doors = Doors(
+        database=parts.database,
+        clock=parts.clock,
+        identifiers=parts.identifiers,
+        settings=parts.settings,
+        policy=parts.policy,
+    )
+
+    def fail(turn: Turn) -> Done:
+        raise ValueError("no")
+
+    tasks = {**TASKS, "fail": Task(name="fail", summary="", run=fail)}
+    make_rows(doors, tasks)
+    with parts.database.writing.begin() as session:
+        for name in tasks:
+            sense(session, name)
+            sense(session, name, "SOFTINST-1")
+    asked.clear()
+    runner = Runner(doors, tasks)
+    while not runner.round():
+        pass
+    assert len(asked) > 10
     assert list(_scans(engine, list(asked))) == []
 
 

@@ -1,0 +1,9 @@
+"""Every task there is: each room's `tasks.py`, in one place."""
+
+from collections.abc import Mapping
+
+from slapos.master.nodes import tasks as nodes
+from slapos.master.tasks.task import Task
+
+ROOMS: tuple[tuple[Task, ...], ...] = (nodes.TASKS,)
+TASKS: Mapping[str, Task] = {task.name: task for room in ROOMS for task in room}
