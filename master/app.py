@@ -17,8 +17,9 @@ from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
 from slapos.master.nodes.exchange import Announcer, count_exchanges
 from slapos.master.provisioning import views as provisioning
+from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.local_releases import follow_local_releases
-from slapos.master.provisioning.policy import FullPolicy, LocalPolicy
+from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.rest import views as rest
 from slapos.master.settings import Profile, Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
@@ -63,7 +64,7 @@ def create_app(
         identifiers=identifiers,
         policy=LocalPolicy(settings.default_node, settings.supply_on_request)
         if is_local
-        else FullPolicy(),
+        else FullPolicy(identifiers),
         settings=settings,
         announcer=announcer,
         authenticate=frame.surrounded(

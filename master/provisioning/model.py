@@ -3,8 +3,8 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship
 
 from slapos.master.database import Base
 from slapos.master.identity.model import LOCAL_TENANT, Person, Project, Tenant
@@ -17,7 +17,11 @@ TITLE_LENGTH = 200
 #: A shared instance is known to its host by the titles of its tree and itself.
 REFERENCE_LENGTH = 2 * TITLE_LENGTH + 40
 
+WAITING_CODE_LENGTH = 40
+WAITING_KEY_LENGTH = 80
+
 TICK = timedelta(microseconds=1)
+_WAITS = text("waiting_key <> ''")
 
 
 class InstanceTree(Base):
@@ -72,6 +76,7 @@ class SoftwareInstance(Base):
         # The root may have the title of one of its children.
         UniqueConstraint("tree_id", "title", "shared", "is_root"),
         Index(None, "node_id", "software_url"),
+        Index(None, "waiting_key", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
         {"sqlite_autoincrement": True},
     )
 
@@ -107,8 +112,16 @@ class SoftwareInstance(Base):
     #: What the node said went wrong, until it says that all is well.
     error: Mapped[str] = mapped_column(Text, default="")
     #: Why it has no place yet: a word for programs and a sentence; both empty once it has one.
-    waiting_code: Mapped[str] = mapped_column(String(40), default="", server_default="")
+    waiting_code: Mapped[str] = mapped_column(
+        String(WAITING_CODE_LENGTH), default="", server_default=""
+    )
     waiting_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    #: The same for all that wait for the same; empty when it waits for nothing.
+    waiting_key: Mapped[str] = mapped_column(
+        String(WAITING_KEY_LENGTH), default="", server_default=""
+    )
+    #: How much it weighs on its node: what its type said when it was placed.
+    weight: Mapped[int] = mapped_column(default=1, server_default="1")
     #: Since when nobody in its tree asks for it any more.
     orphaned_at: Mapped[datetime | None]
 
@@ -145,6 +158,34 @@ class SoftwareInstance(Base):
             host_id=self.host_id,
             instance_id=self.id,
         )
+
+    def wait(self, code: str, reason: str, key: str) -> None:
+        """Take in why it has no place, and which others wait for the same."""
+        if self.waiting_reason != reason:  # as long as it is the same, nothing is written
+            self.waiting_reason = reason
+        self.waiting_code, self.waiting_key = code, key
+
+    def stop_waiting(self) -> None:
+        """Wait no more: it has a place, or is to have none."""
+        self.waiting_code = self.waiting_reason = self.waiting_key = ""
+
+    def put_in(self, node_id: int, partition_id: int) -> None:
+        """Take a partition that has just been occupied for it."""
+        self.node_id, self.partition_id = node_id, partition_id
+        session = object_session(self)
+        if session is not None and self.id is not None:  # it is known without a place
+            session.flush([self])
+            session.expire(self, ["node", "partition"])
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it has a partition, or a host."""
+        return self.partition_id is not None or self.host_id is not None
+
+    @property
+    def is_to_go(self) -> bool:
+        """Whether it is to be destroyed."""
+        return self.requested_state == InstanceState.DESTROYED
 
     def mark_changed(self, now: datetime) -> None:
         """Tell the node that there is something new; the timestamp never goes back or stands."""
@@ -189,6 +230,29 @@ class SoftwareInstance(Base):
     def is_settled(self) -> bool:
         """Whether the node's last report is about what is wanted now."""
         return self.reported_for == self.changed_at
+
+
+class InstanceNode(Base):
+    """An instance that hosts shared instances of all customers of its project, by order."""
+
+    __tablename__ = "instance_nodes"
+    __table_args__ = (UniqueConstraint("project_id", "title"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: SHARED-n
+    reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), unique=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    title: Mapped[str] = mapped_column(String(TITLE_LENGTH))
+    instance_id: Mapped[int] = mapped_column(
+        ForeignKey("software_instances.id", ondelete="CASCADE"), unique=True
+    )
+    created_at: Mapped[datetime]
+
+    instance: Mapped[SoftwareInstance] = relationship()
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by."""
+        return Subject(Kind.INSTANCE_NODE, self.reference, self.project_id)
 
 
 class ForwardedRequest(Base):

@@ -1,23 +1,38 @@
 """What differs between profiles of the master: who may have what, where, and under which name."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
 from sqlalchemy.orm import Session
 
-from slapos.master.numbering import next_number
-from slapos.master.provisioning import allocation
-from slapos.master.provisioning.model import SoftwareInstance
+from slapos.master.provisioning import allocation, lookup
+from slapos.master.provisioning.model import REFERENCE_LENGTH, SoftwareInstance
+from slapos.system.clock import Clock
 
 
 class Policy(Protocol):
     """What the profile decides; a profile is chosen in `app.py`."""
 
-    def place(self, session: Session, instance: SoftwareInstance) -> None:
+    def place(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
         """Give an instance its place: a partition, or for a shared one a host.
 
-        Raises NoCapacity where an order that cannot be placed is refused.
+        Where an order that cannot be placed waits, the instance says why; where such an order is
+        refused, raises NoCapacity.
         """
+        ...
+
+    def check_change(
+        self, session: Session, clock: Clock, instance: SoftwareInstance, changed: Collection[str]
+    ) -> None:
+        """Raise Conflict unless a request may change these fields of an instance.
+
+        They are changed already, and are undone with the transaction.
+        """
+        ...
+
+    def may_stay(self, instance: SoftwareInstance, host: SoftwareInstance) -> bool:
+        """Return whether a shared instance may stay where it is."""
         ...
 
     @property
@@ -41,7 +56,7 @@ class LocalPolicy:
     default_node: str
     supplies_on_request: bool = False
 
-    def place(self, session: Session, instance: SoftwareInstance) -> None:
+    def place(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
         """Take the node that the filter `computer_guid` names, else the default one."""
         node = str(instance.filters.get("computer_guid") or self.default_node)
         if instance.shared:
@@ -50,32 +65,30 @@ class LocalPolicy:
         else:
             allocation.place(session, instance, node)
 
+    def check_change(
+        self, session: Session, clock: Clock, instance: SoftwareInstance, changed: Collection[str]
+    ) -> None:
+        """Allow all."""
+
+    def may_stay(self, instance: SoftwareInstance, host: SoftwareInstance) -> bool:
+        """Return whether the host is as the shared instance asks now."""
+        return allocation.may_stay(instance, host)
+
     def reference_of(self, session: Session, instance: SoftwareInstance) -> str:
-        """Return `<node>-<partition>`; for a shared instance `<title of the tree>_<title>`."""
+        """Return `<node>-<partition>`; for a shared instance `<title of the tree>_<title>`.
+
+        With a number if another instance has it (`a_b`+`c`, `a`+`b_c`).
+        """
         if instance.partition is not None and instance.node is not None:
-            return f"{instance.node.reference}-{instance.partition.reference}"
-        return f"{'' if instance.is_root else instance.tree.title}_{instance.title}"
+            reference = f"{instance.node.reference}-{instance.partition.reference}"
+        else:
+            reference = f"{'' if instance.is_root else instance.tree.title}_{instance.title}"
+        candidate, number = reference[:REFERENCE_LENGTH], 1
+        while lookup.is_reference_taken(session, candidate):
+            number += 1
+            candidate = f"{reference}~{number}"
+        return candidate
 
     def tree_reference(self, session: Session) -> str | None:
         """Return none: a tree is known by its title."""
         return None
-
-
-@dataclass(frozen=True)
-class FullPolicy:
-    """Many customers: what may be placed where is said by the catalogue."""
-
-    supplies_on_request: bool = False
-
-    def place(self, session: Session, instance: SoftwareInstance) -> None:
-        """Leave it waiting for a place."""
-        instance.waiting_code = "waiting"
-        instance.waiting_reason = "it waits for a place"
-
-    def reference_of(self, session: Session, instance: SoftwareInstance) -> str:
-        """Return SOFTINST-n."""
-        return f"SOFTINST-{next_number(session)}"
-
-    def tree_reference(self, session: Session) -> str | None:
-        """Return HOSTSUBS-n."""
-        return f"HOSTSUBS-{next_number(session)}"

@@ -1,6 +1,6 @@
 """What can be done with instances. Nothing here knows of HTTP, and nothing here commits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,8 @@ from slapos.master.catalog import service as catalog
 from slapos.master.identity.model import LOCAL_TENANT, Tenant
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
-from slapos.master.provisioning import allocation, lifecycle, lookup
+from slapos.master.provisioning import lifecycle, lookup, waiting
 from slapos.master.provisioning.model import (
-    REFERENCE_LENGTH,
     TICK,
     TITLE_LENGTH,
     InstanceTree,
@@ -64,9 +63,9 @@ def request_instance(
         if state is InstanceState.DESTROYED:
             raise NotReady(f"{order.title!r} is not made: whoever asks is to be destroyed itself")
         instance = _create(session, clock, policy, order, state)
-        policy.place(session, instance)
+        policy.place(session, clock, instance)
         with session.no_autoflush:  # what is changed here is written at once, with the instance
-            instance.reference = _free_reference(session, policy.reference_of(session, instance))
+            instance.reference = policy.reference_of(session, instance)
         session.add(instance)
         _supply(session, clock, policy, instance)
         if instance.host is not None:
@@ -74,6 +73,8 @@ def request_instance(
     else:
         _change(session, clock, policy, instance, order, state)
     session.flush()
+    if instance.waiting_key:
+        waiting.look_again(session, instance)
     return instance
 
 
@@ -217,15 +218,6 @@ def _supply(session: Session, clock: Clock, policy: Policy, instance: SoftwareIn
         )
 
 
-def _free_reference(session: Session, reference: str) -> str:
-    """Return the reference, with a number if another instance has it (`a_b`+`c`, `a`+`b_c`)."""
-    candidate, number = reference[:REFERENCE_LENGTH], 1
-    while lookup.is_reference_taken(session, candidate):
-        number += 1
-        candidate = f"{reference}~{number}"
-    return candidate
-
-
 def _change(
     session: Session,
     clock: Clock,
@@ -244,21 +236,40 @@ def _change(
     different = {name: value for name, value in wanted.items() if getattr(instance, name) != value}
     for name, value in different.items():
         setattr(instance, name, value)
+    policy.check_change(session, clock, instance, different.keys())
     if "software_url" in different:
         _supply(session, clock, policy, instance)
-    if instance.shared and state is not InstanceState.DESTROYED:
-        host = instance.host
-        if host is None or not allocation.may_stay(instance, host):
-            if host is not None:
-                host.mark_changed(clock.now())
-            policy.place(session, instance)
-            instance.connection = {}
-            if instance.host is not None:
-                instance.host.mark_changed(clock.now())
+    if state is not InstanceState.DESTROYED:
+        if instance.shared:
+            _keep_hosted(session, clock, policy, instance, different.keys())
+        elif different and not instance.is_placed:
+            policy.place(session, clock, instance)
     if state != instance.requested_state:
         lifecycle.set_state(session, clock, instance, state)
     elif different:
         lifecycle.mark_changed(instance, clock.now())
+
+
+def _keep_hosted(
+    session: Session,
+    clock: Clock,
+    policy: Policy,
+    instance: SoftwareInstance,
+    changed: Collection[str],
+) -> None:
+    """Find a host for a shared instance that has none, or one that is not as asked any more."""
+    host = instance.host
+    if host is not None and policy.may_stay(instance, host):
+        return
+    if instance.waiting_key and not changed:
+        return  # it waits for what it has waited for
+    if host is not None:
+        host.mark_changed(clock.now())
+        instance.host = instance.node = None
+    policy.place(session, clock, instance)
+    instance.connection = {}
+    if instance.host is not None:
+        instance.host.mark_changed(clock.now())
 
 
 def _move(instance: SoftwareInstance, requester: SoftwareInstance | None) -> None:

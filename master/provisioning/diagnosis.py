@@ -1,0 +1,181 @@
+"""Why no partition was found: the first condition that nothing fulfils, and what would help."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, exists, select
+from sqlalchemy.orm import Session
+
+from slapos.master.catalog.model import SupplyNode
+from slapos.master.nodes.model import ComputeNode, ComputePartition, PartitionCapability
+from slapos.master.provisioning import placement
+from slapos.master.provisioning.filters import Filters
+from slapos.master.provisioning.model import SoftwareInstance
+from slapos.master.provisioning.offers import Offer
+from slapos.master.provisioning.placement import Shape
+from slapos.master.provisioning.waiting import Refusal, Why
+
+Search = tuple[Shape, dict[str, Any]]
+
+
+def why_no_partition(
+    session: Session, instance: SoftwareInstance, filters: Filters, offers: Sequence[Offer]
+) -> Refusal:
+    """Return why none of the supplies has a partition for an instance."""
+    searches = [
+        (
+            placement.shape_of(filters, offer),
+            placement.values_of(instance, filters, offer),
+        )
+        for offer in offers
+    ]
+    for stage, explain in _STAGES:
+        left = [each for each in searches if _finds(session, each, stage)]
+        if not left:
+            return explain(session, searches, instance, filters)
+        searches = left
+    return Refusal(
+        Why.NO_FREE_PARTITION,
+        "others took the last partitions at the same moment; it is tried again by itself",
+    )
+
+
+@cache
+def _statement(shape: Shape, stage: int) -> Select[Any]:
+    conditions: list[ColumnElement[bool]] = []
+    if stage >= _OPEN:
+        conditions.append(placement.is_open())
+    if stage >= _NETWORK and shape.unique_by_network:
+        conditions.append(placement.in_new_network())
+    if stage >= _INSTALLED and shape.installed:
+        conditions.append(placement.is_installed())
+    if stage >= _CAPACITY:
+        conditions.append(placement.has_capacity())
+    nodes = placement.on_nodes(
+        Shape(False, False, False, False, False, 0) if stage < _MATCHING else shape, *conditions
+    )
+    if stage >= _CAPABLE and shape.capability:
+        nodes = nodes.where(
+            exists().where(
+                ComputePartition.node_id == ComputeNode.id,
+                PartitionCapability.partition_id == ComputePartition.id,
+                PartitionCapability.name == bindparam("capability"),
+            )
+        )
+    if stage >= _FREE:
+        nodes = placement.with_partitions(nodes, shape)
+    return nodes.limit(1)
+
+
+def _finds(session: Session, search: Search, stage: int) -> bool:
+    shape, values = search
+    return session.execute(_statement(shape, stage), values).first() is not None
+
+
+def _no_node(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    return Refusal(
+        Why.NO_SUPPLY,
+        f"the supplies that allow {instance.software_url} name no node; a production manager of "
+        "the project can add nodes to one",
+    )
+
+
+def _no_match(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    asked = [
+        *([f"computer_guid {filters.node!r}"] if filters.node else []),
+        *([f"network_guid {filters.network!r}"] if filters.network else []),
+        *(f"{name} {value!r}" for name, value in filters.categories),
+    ]
+    return Refusal(
+        Why.NO_NODE_MATCHES,
+        f"none of the nodes that may have it is as the filters ask: {', '.join(asked)}; "
+        "request it again with other filters, or have a production manager supply such a node",
+    )
+
+
+def _incapable(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    return Refusal(
+        Why.NO_NODE_MATCHES,
+        f"no partition of the nodes that may have it has the capability {filters.capability!r}; "
+        "request it again with another one, or have a node formatted with it",
+    )
+
+
+def _closed(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    shape, values = searches[0]
+    scope = (
+        select(ComputeNode.reference, ComputeNode.allocation_scope)
+        .select_from(SupplyNode)
+        .join(ComputeNode, ComputeNode.id == SupplyNode.node_id)
+        .where(placement.of_supply(), *placement.as_filtered(shape))
+        .limit(1)
+    )
+    reference, said = session.execute(scope, values).one()
+    return Refusal(
+        Why.NODE_CLOSED,
+        f"every node that may have it is closed to new instances, {reference} as {said}; "
+        "it is placed as soon as one is opened",
+    )
+
+
+def _taken(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    return Refusal(
+        Why.NETWORK_TAKEN,
+        "with mode=unique_by_network each instance of a tree is in another network, and the tree "
+        "is in all that could be; supply nodes in another network, or request it without mode",
+    )
+
+
+def _not_installed(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    return Refusal(
+        Why.NOT_INSTALLED,
+        f"{instance.software_url} is installed on none of the nodes that may have it, and the "
+        "supply does not install by need; a production manager can install it on one",
+    )
+
+
+def _full(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    kind = f" with the capability {filters.capability!r}" if filters.capability else ""
+    return Refusal(
+        Why.NO_FREE_PARTITION,
+        f"all partitions{kind} of the nodes that may have it are busy or kept for others; it is "
+        "placed as soon as one is free or a node is added",
+    )
+
+
+def _no_capacity(
+    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
+) -> Refusal:
+    return Refusal(
+        Why.NO_CAPACITY,
+        "the nodes that have a free partition for it bear no more by their capacity; it is placed "
+        "as soon as one does",
+    )
+
+
+_ANY, _MATCHING, _CAPABLE, _OPEN, _NETWORK, _INSTALLED, _FREE, _CAPACITY = range(8)
+_STAGES = (
+    (_ANY, _no_node),
+    (_MATCHING, _no_match),
+    (_CAPABLE, _incapable),
+    (_OPEN, _closed),
+    (_NETWORK, _taken),
+    (_INSTALLED, _not_installed),
+    (_FREE, _full),
+    (_CAPACITY, _no_capacity),
+)

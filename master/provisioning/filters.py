@@ -1,0 +1,86 @@
+"""The filters of an order (SLA): where it may be placed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slapos.master.provisioning.waiting import Refusal, Why
+
+#: What an operator may say that a node is like (slap-master.md §5.2).
+CATEGORIES = frozenset(
+    {
+        "group",
+        "region",
+        "cpu_core",
+        "cpu_frequency",
+        "cpu_type",
+        "local_area_network_type",
+        "memory_size",
+        "memory_type",
+        "storage_capacity",
+        "storage_interface",
+        "storage_redundancy",
+    }
+)
+UNIQUE_BY_NETWORK = "unique_by_network"
+#: What others go by than who looks for a place: the node's firewall, retention, reallocation.
+IGNORED = frozenset(
+    {
+        "retention_delay",
+        "fw_restricted_access",
+        "fw_rejected_sources",
+        "fw_authorized_sources",
+        "reallocate",
+    }
+)
+_SINGLE = ("computer_guid", "instance_guid", "network_guid", "project_guid", "mode", "capability")
+KNOWN = IGNORED | CATEGORIES | frozenset(_SINGLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """What is asked of a place; None or nothing where it may be any."""
+
+    node: str | None = None
+    host: str | None = None
+    network: str | None = None
+    project: str | None = None
+    capability: str | None = None
+    unique_by_network: bool = False
+    categories: tuple[tuple[str, str], ...] = ()
+
+
+def read_filters(filters: Mapping[str, Any], *, shared: bool) -> Filters | Refusal:
+    """Return what the filters of an order say, or why nothing can be as they say.
+
+    A filter without a value asks for nothing.
+    """
+    told = {name: str(value) for name, value in filters.items() if value not in (None, "")}
+    unknown = sorted(told.keys() - KNOWN)
+    if unknown:
+        return Refusal(
+            Why.UNKNOWN_FILTER,
+            f"no node can be chosen by the filter {unknown[0]!r}, which is not known; "
+            f"known are: {', '.join(sorted(KNOWN))}. Request it again without it",
+        )
+    if told.get("mode", UNIQUE_BY_NETWORK) != UNIQUE_BY_NETWORK:
+        return Refusal(
+            Why.UNKNOWN_FILTER,
+            f"the filter mode is {told['mode']!r}; it can only be {UNIQUE_BY_NETWORK!r}. "
+            "Request it again with that, or without it",
+        )
+    if "instance_guid" in told and not shared:
+        return Refusal(
+            Why.UNKNOWN_FILTER,
+            "the filter instance_guid names the host of a shared instance, and this one is not "
+            "shared; request it again without it",
+        )
+    return Filters(
+        node=told.get("computer_guid"),
+        host=told.get("instance_guid"),
+        network=told.get("network_guid"),
+        project=told.get("project_guid"),
+        capability=told.get("capability"),
+        unique_by_network="mode" in told,
+        categories=tuple(sorted((name, told[name]) for name in told.keys() & CATEGORIES)),
+    )

@@ -1,0 +1,103 @@
+"""Instances that wait for a place: why, behind whom, and what has them looked at again."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.orm import Session
+
+from slapos.master.provisioning.model import SoftwareInstance
+from slapos.master.tasks.task import sense
+
+#: The task that looks for places for those who wait for one.
+ALLOCATE_INSTANCES = "allocate_instances"
+
+
+class Why(StrEnum):
+    """Why an instance has no place: words for programs."""
+
+    #: No published product of the project has the release, or its product has no such type.
+    NO_PRODUCT = "no_product"
+    #: No supply allows the release and the type to this customer.
+    NO_SUPPLY = "no_supply"
+    UNKNOWN_FILTER = "unknown_filter"
+    #: No node of the supplies is as the filters say.
+    NO_NODE_MATCHES = "no_node_matches"
+    NODE_CLOSED = "node_closed"
+    #: The tree is already in each network that could be.
+    NETWORK_TAKEN = "network_taken"
+    #: The release is not on the nodes, and is not installed by need.
+    NOT_INSTALLED = "not_installed"
+    NO_FREE_PARTITION = "no_free_partition"
+    NO_CAPACITY = "no_capacity"
+    #: No instance hosts shared ones of this release and type.
+    NO_HOST = "no_host"
+    #: Where it was is gone.
+    NODE_LOST = "node_lost"
+
+
+#: What somebody may wait for in turn: it ends when something is freed or opened.
+IN_TURN = frozenset({Why.NO_FREE_PARTITION, Why.NO_CAPACITY, Why.NODE_CLOSED, Why.NO_HOST})
+#: The id of one that is not there yet.
+LAST = 2**31 - 1
+
+FIRST_IN_TURN = (
+    select(SoftwareInstance.waiting_code, SoftwareInstance.waiting_reason)
+    .where(
+        SoftwareInstance.waiting_key == bindparam("key"),
+        SoftwareInstance.waiting_key != "",  # the index has only those that wait
+        SoftwareInstance.waiting_code.in_(sorted(IN_TURN)),
+        SoftwareInstance.id < bindparam("before"),
+    )
+    .order_by(SoftwareInstance.id)
+    .limit(1)
+)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no place now: a word and a sentence with cause and remedy."""
+
+    code: Why
+    reason: str
+
+
+def key_of(instance: SoftwareInstance) -> str:
+    """Return a key that all have that wait for the same: `<project's id>:<a hash>`.
+
+    It does not look at whose it is: all customers of a project wait in one queue.
+    """
+    filters = instance.filters
+    told = [instance.shared, instance.software_url, instance.software_type, filters]
+    if instance.shared or "mode" in filters:  # it depends on what else is in its tree
+        told.append(instance.tree_id or instance.tree.reference)
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return f"{instance.tree.project_id}:{digest[:40]}"
+
+
+def first_in_turn(session: Session, key: str, instance_id: int | None) -> Refusal | None:
+    """Return why the first of those waits that wait for the same and came before."""
+    sought = {"key": key, "before": LAST if instance_id is None else instance_id}
+    with session.no_autoflush:
+        found = session.execute(FIRST_IN_TURN, sought).first()
+    return None if found is None else Refusal(Why(found.waiting_code), found.waiting_reason)
+
+
+def look_again(session: Session, instance: SoftwareInstance) -> None:
+    """Have those that wait for the same as an instance looked at once this is committed.
+
+    What it was refused for may have come to be while it was being refused.
+    """
+    sense(session, ALLOCATE_INSTANCES, f"group:{instance.waiting_key}")
+
+
+def node_has_room(session: Session, node_id: int) -> None:
+    """Have those looked at that a node may now have a place for."""
+    sense(session, ALLOCATE_INSTANCES, f"node:{node_id}")
+
+
+def project_has_changed(session: Session, project_id: int) -> None:
+    """Have those of a project looked at: its catalogue, or something else of it, has changed."""
+    sense(session, ALLOCATE_INSTANCES, f"project:{project_id}")
