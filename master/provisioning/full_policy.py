@@ -76,9 +76,9 @@ class FullPolicy:
             refusal = _check_project(session, instance, filters.project)
             if refusal is not None:
                 return refusal
-        if filters.unique_by_network and instance.tree_id is not None:
+        if filters.unique_by_network and instance.tree.id is not None:
             # Others of the tree are placed one after another, so that each sees the others.
-            session.execute(LOCK_TREE, {"id": instance.tree_id})
+            session.execute(LOCK_TREE, {"id": instance.tree.id})
         if instance.shared:
             return self._share(session, instance, filters, offers)
         taken = placement.take_partition(session, self.identifiers, instance, filters, offers)

@@ -4,8 +4,10 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from slapos.master.identity.caller import CallerKind, caller_of
 from slapos.master.nodes import service as nodes
-from slapos.master.provisioning import lookup
+from slapos.master.nodes.model import ComputePartition
+from slapos.master.provisioning import lookup, placement, waiting
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.protocol.states import InstanceState
 from slapos.system.clock import Clock
@@ -44,7 +46,7 @@ def forget(session: Session, instance: SoftwareInstance) -> None:
     session.delete(instance)
     session.flush()
     if partition is not None:
-        nodes.free_partition(session, partition)
+        _free(session, partition)
     if instance.is_root:
         session.delete(tree)
         session.flush()
@@ -57,6 +59,16 @@ def forget(session: Session, instance: SoftwareInstance) -> None:
         ):
             forget(session, above)
             return
+
+
+def _free(session: Session, partition: ComputePartition) -> None:
+    """Give a partition back, and have those looked at that may want it."""
+    node_id = partition.node_id
+    placement.has_vacancy(session, node_id)
+    nodes.free_partition(session, partition)
+    session.flush()
+    if caller_of(session).kind is not CallerKind.LOCAL:
+        waiting.node_has_room(session, node_id)
 
 
 def mark_changed(instance: SoftwareInstance, now: datetime) -> None:

@@ -174,7 +174,7 @@ class SoftwareInstance(Base):
         self.node_id, self.partition_id = node_id, partition_id
         session = object_session(self)
         if session is not None and self.id is not None:  # it is known without a place
-            session.flush([self])
+            session.flush()
             session.expire(self, ["node", "partition"])
 
     @property

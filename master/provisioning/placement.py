@@ -23,7 +23,6 @@ from sqlalchemy import (
     cast,
     exists,
     func,
-    or_,
     select,
     true,
     update,
@@ -32,6 +31,7 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.util import identity_key
 
 from slapos.master.catalog.model import SoftwareInstallation, SupplyNode
+from slapos.master.database import Base
 from slapos.master.nodes.model import (
     AllocationScope,
     ComputeNode,
@@ -50,7 +50,8 @@ from slapos.system.identifier import Identifiers
 #: How many nodes whose last capacity others just took are passed before it is given up for now.
 TRIES = 20
 
-_PARTITIONS = ComputePartition.__table__
+_PARTITIONS = Base.metadata.tables[ComputePartition.__tablename__]
+_SUPPLIED = Base.metadata.tables[SupplyNode.__tablename__]
 _Free = aliased(ComputePartition)
 _OtherNode = aliased(ComputeNode)
 _PLAINLY = {"synchronize_session": False}
@@ -89,8 +90,8 @@ def values_of(instance: SoftwareInstance, filters: Filters, offer: Offer) -> dic
         "computer_guid": filters.node,
         "network_guid": filters.network,
         "capability": filters.capability,
-        "tree_id": instance.tree_id,
-        "instance_id": instance.id,
+        "tree_id": instance.tree.id,
+        "instance_id": instance.id or 0,
     }
     for number, (name, value) in enumerate(filters.categories):
         values |= {f"category_{number}": name, f"value_{number}": value}
@@ -353,10 +354,10 @@ IS_VACANT = (
     .limit(1)
 )
 SET_VACANT = (
-    update(SupplyNode.__table__)
+    update(_SUPPLIED)
     .where(
-        SupplyNode.__table__.c.node_id == bindparam("id"),
-        or_(SupplyNode.vacant != bindparam("value"), SupplyNode.vacant.is_(None)),
+        _SUPPLIED.c.node_id == bindparam("id"),
+        _SUPPLIED.c.vacant != bindparam("value"),
     )
     .values(vacant=bindparam("value"))
 )

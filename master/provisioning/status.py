@@ -66,6 +66,9 @@ def instance_status(session: Session, instance: SoftwareInstance) -> InstanceSta
 
 def _phase(session: Session, instance: SoftwareInstance) -> _Found:
     place = instance.host or instance
+    if place.partition is None and instance.waiting_code:
+        code, reason = instance.waiting_code, instance.waiting_reason
+        return Phase.ALLOCATING, code, reason, instance.changed_at
     if place.partition is None:
         return (
             Phase.ALLOCATING,

@@ -72,7 +72,7 @@ def key_of(instance: SoftwareInstance) -> str:
     filters = instance.filters
     told = [instance.shared, instance.software_url, instance.software_type, filters]
     if instance.shared or "mode" in filters:  # it depends on what else is in its tree
-        told.append(instance.tree_id or instance.tree.reference)
+        told.append(instance.tree.reference)
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return f"{instance.tree.project_id}:{digest[:40]}"
 

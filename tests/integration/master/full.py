@@ -159,7 +159,7 @@ class World:
             assert found is not None
             found.occupy()
             instance.node, instance.partition = found.node, found
-            instance.waiting_code = instance.waiting_reason = ""
+            instance.stop_waiting()
             session.commit()
             return instance.reference
 
