@@ -124,7 +124,7 @@ def change(session: Session, reference: str, wanted: NodeChange) -> ComputeNode:
         _set_categories(node, wanted["categories"])
     places = wanted.keys() - {"title"}
     if places and node.allocation_scope == AllocationScope.OPEN:
-        sense(session, service.ALLOCATE_INSTANCES)
+        service.may_take_more(session, node)
     if places and node.allocation_scope == AllocationScope.FOREVER:
         sense(session, service.INVALIDATE_CLOSED_NODES, node.reference)
     session.flush()

@@ -171,16 +171,22 @@ def find_partition(session: Session, node: str, reference: str) -> ComputePartit
     return partition
 
 
-def partitions(session: Session, node_id: int) -> Sequence[ComputePartition]:
-    """Return the partitions of a node with all they have, in the order the node named them."""
-    return session.scalars(
+def partitions(session: Session, node_id: int, *, lock: bool = False) -> Sequence[ComputePartition]:
+    """Return the partitions of a node with all they have, in the order the node named them.
+
+    With `lock`, nobody else takes one until the end.
+    """
+    statement = (
         select(ComputePartition)
         .where(ComputePartition.node_id == node_id)
         .order_by(ComputePartition.id)
         .options(
             selectinload(ComputePartition.addresses), selectinload(ComputePartition.capabilities)
         )
-    ).all()
+    )
+    if lock:
+        statement = statement.with_for_update(of=ComputePartition)
+    return session.scalars(statement).all()
 
 
 def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[ComputePartition]:
@@ -198,7 +204,9 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[Co
     _set_own_fields(node, told)
     node.formatted_at = clock.now()
     heard_from(session, node.id, clock.now())
-    known = {partition.reference: partition for partition in partitions(session, node.id)}
+    # Locked, so that nobody takes a partition that goes.
+    found = partitions(session, node.id, lock=True)
+    known = {partition.reference: partition for partition in found}
     readdressed, gains = [], False
     for wanted in told.partitions:
         partition = known.pop(wanted.reference, None)
@@ -219,8 +227,13 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[Co
             partition.missing_since = clock.now()
     session.flush()
     if gains and not is_local:
-        sense(session, ALLOCATE_INSTANCES)
+        may_take_more(session, node)
     return readdressed
+
+
+def may_take_more(session: Session, node: ComputeNode) -> None:
+    """Have those looked at that wait for a place, as there may be one on a node now."""
+    sense(session, ALLOCATE_INSTANCES, f"node:{node.id}")
 
 
 def _check_says_itself(session: Session, node: ComputeNode) -> None:

@@ -4,24 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slapos.master.nodes.model import CATEGORIES
 from slapos.master.provisioning.waiting import Refusal, Why
 
-#: What an operator may say that a node is like (slap-master.md §5.2).
-CATEGORIES = frozenset(
-    {
-        "group",
-        "region",
-        "cpu_core",
-        "cpu_frequency",
-        "cpu_type",
-        "local_area_network_type",
-        "memory_size",
-        "memory_type",
-        "storage_capacity",
-        "storage_interface",
-        "storage_redundancy",
-    }
-)
 UNIQUE_BY_NETWORK = "unique_by_network"
 #: What others go by than who looks for a place: the node's firewall, retention, reallocation.
 IGNORED = frozenset(

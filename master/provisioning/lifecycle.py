@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from slapos.master.identity.caller import CallerKind, caller_of
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputePartition
-from slapos.master.provisioning import lookup, placement, waiting
+from slapos.master.provisioning import lookup, placement
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.protocol.states import InstanceState
 from slapos.system.clock import Clock
@@ -63,12 +63,12 @@ def forget(session: Session, instance: SoftwareInstance) -> None:
 
 def _free(session: Session, partition: ComputePartition) -> None:
     """Give a partition back, and have those looked at that may want it."""
-    node_id = partition.node_id
-    placement.has_vacancy(session, node_id)
+    node = partition.node
+    placement.has_vacancy(session, node.id)
     nodes.free_partition(session, partition)
     session.flush()
     if caller_of(session).kind is not CallerKind.LOCAL:
-        waiting.node_has_room(session, node_id)
+        nodes.may_take_more(session, node)
 
 
 def mark_changed(instance: SoftwareInstance, now: datetime) -> None:

@@ -11,7 +11,7 @@ from slapos.master.catalog import service as catalog
 from slapos.master.identity.model import LOCAL_TENANT, Tenant
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
-from slapos.master.provisioning import lifecycle, lookup, waiting
+from slapos.master.provisioning import lifecycle, lookup, placement, waiting
 from slapos.master.provisioning.model import (
     TICK,
     TITLE_LENGTH,
@@ -125,6 +125,7 @@ def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: st
 def format_node(session: Session, clock: Clock, told: nodes.NodeFormat) -> None:
     """Make a node as it tells; instances that have other addresses now are processed again."""
     readdressed = [partition.id for partition in nodes.format_node(session, clock, told)]
+    placement.has_vacancy(session, nodes.find_node(session, told.reference).id)
     query = select(SoftwareInstance).where(SoftwareInstance.partition_id.in_(readdressed))
     for instance in session.scalars(query).all() if readdressed else ():
         for each in (instance, *lookup.shared_on(session, instance)):

@@ -8,11 +8,9 @@ from enum import StrEnum
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from slapos.master.nodes.service import ALLOCATE_INSTANCES
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.tasks.task import sense
-
-#: The task that looks for places for those who wait for one.
-ALLOCATE_INSTANCES = "allocate_instances"
 
 
 class Why(StrEnum):
@@ -91,11 +89,6 @@ def look_again(session: Session, instance: SoftwareInstance) -> None:
     What it was refused for may have come to be while it was being refused.
     """
     sense(session, ALLOCATE_INSTANCES, f"group:{instance.waiting_key}")
-
-
-def node_has_room(session: Session, node_id: int) -> None:
-    """Have those looked at that a node may now have a place for."""
-    sense(session, ALLOCATE_INSTANCES, f"node:{node_id}")
 
 
 def project_has_changed(session: Session, project_id: int) -> None:

@@ -153,7 +153,7 @@ def test_what_lets_an_instance_find_a_place_is_sensed(world: World) -> None:
     manager.patch("/v1/nodes/COMP-1", json={"allocation_scope": "close/outdated"})
     assert sensed(world) == []
     manager.patch("/v1/nodes/COMP-1", json={"allocation_scope": "open"})
-    assert sensed(world) == [("allocate_instances", "")]
+    assert sensed(world) == [("allocate_instances", "node:1")]
 
 
 def test_a_node_that_holds_an_instance_stays(world: World) -> None:
@@ -214,7 +214,7 @@ def test_a_node_that_has_more_partitions_has_places(world: World) -> None:
     world.as_("COMP-1").post(path, data=format_form(3, "COMP-1"))
     assert sensed(world) == []
     world.as_("COMP-1").post(path, data=format_form(4, "COMP-1"))
-    assert sensed(world) == [("allocate_instances", "")]
+    assert sensed(world) == [("allocate_instances", "node:1")]
 
 
 def test_networks_are_made_named_and_removed(world: World) -> None:
