@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event
 
 from slapos.master.feed.waiting import Looks
 from slapos.master.http import Assembly
-from slapos.master.tasks.registry import TASKS
+from slapos.master.nodes.tasks import forget_taken_reports
 from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.task import Done, Task, Turn, sense
 from slapos.master.tasks.worker import Doors, make_rows
@@ -110,7 +110,7 @@ def test_reports_scan_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -
 
 
 def test_tasks_scan_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -> None:
-    """Looking what is due, taking marks out, having them wait, and each task itself."""
+    """Looking what is due, taking marks out, having them wait; once a day a task may scan nodes."""
     parts: Assembly = tree.application.extensions["slapos"]
     doors = Doors(
         database=parts.database,
@@ -123,7 +123,8 @@ def test_tasks_scan_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -> 
     def fail(turn: Turn) -> Done:
         raise ValueError("no")
 
-    tasks = {**TASKS, "fail": Task(name="fail", summary="", run=fail)}
+    runs = {"fail": fail, "forget": forget_taken_reports}
+    tasks = {name: Task(name=name, summary="", run=run) for name, run in runs.items()}
     make_rows(doors, tasks)
     with parts.database.writing.begin() as session:
         for name in tasks:
