@@ -6,6 +6,8 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from slapos.master import http, migrations
+from slapos.master.audit import views as audit
+from slapos.master.audit.recording import record_changes
 from slapos.master.catalog import views as catalog
 from slapos.master.database import open_database
 from slapos.master.feed import views as feed
@@ -58,6 +60,8 @@ def create_app(
     migrations.upgrade(database)
     announcer = Announcer()
     count_exchanges(database.writing, identifiers, announcer)
+    if not is_local:
+        record_changes(database.writing, clock)
     parts = http.Assembly(
         database=database,
         clock=clock,
@@ -89,6 +93,7 @@ def create_app(
         tasks.blueprint,
         feed.blueprint,
         rest.blueprint,
+        audit.blueprint,
         health,
     ):
         app.register_blueprint(blueprint)

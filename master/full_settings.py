@@ -121,6 +121,12 @@ def _networks(text: str, _data: Path) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(word) for word in text.replace(",", " ").split())
 
 
+def _days(text: str, _data: Path) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 36500:
+        raise ValueError("it must be a number of days")
+    return int(text)
+
+
 def _log_format(text: str, _data: Path) -> str:
     if text not in ("text", "json"):
         raise ValueError("it can be text or json")
@@ -204,4 +210,5 @@ KEYS: tuple[Key, ...] = (
         "A file with the token for /metrics; without it, they are shown to this machine only.",
         _path,
     ),
+    Key("audit_days", "400", "How long the audit log is kept.", _days),
 )

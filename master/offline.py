@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from slapos.master import migrations
+from slapos.master.audit.recording import record_changes
 from slapos.master.database import Database, is_passing, open_database
 from slapos.master.identity.caller import SYSTEM
 from slapos.master.nodes.exchange import count_exchanges
@@ -75,4 +76,5 @@ def open_offline(
     database = open_database(settings.database_url, threads=2, caller=SYSTEM)
     migrations.check(database)
     count_exchanges(database.writing, identifiers)
+    record_changes(database.writing, clock)
     return OfflineMaster(settings=settings, database=database, clock=clock, identifiers=identifiers)

@@ -77,6 +77,7 @@ class Settings:
     rate_limit: Rate | None = None
     anonymous_rate_limit: Rate | None = None
     metrics_token_file: Path | None = None
+    audit_days: int = 400
 
 
 def read_settings(

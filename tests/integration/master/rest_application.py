@@ -106,7 +106,7 @@ def _blueprint() -> Blueprint:
 
 def by_header(_session: Session, _clock: Clock) -> Caller:
     """Say who asks by a header with a name."""
-    return Caller(kind=CallerKind.PERSON, name=request.headers.get("X-Test-Caller", "P-1"), id=1)
+    return Caller(kind=CallerKind.LOCAL, name=request.headers.get("X-Test-Caller", "P-1"))
 
 
 def rest_application(database: Database, clock: Clock, settings: Settings) -> Flask:

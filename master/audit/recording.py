@@ -1,0 +1,185 @@
+"""Writing the audit log: what a session has flushed of things that somebody may have rights on.
+
+All that one flush has changed is one INSERT, in the same transaction. What is changed by a
+statement beside the mapped classes (UPDATE … WHERE) is not seen here: whoever writes one calls
+`record`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, LargeBinary, Text, event, insert, inspect
+from sqlalchemy.orm import ColumnProperty, Session, sessionmaker
+
+from slapos.master.audit.model import NAME_LENGTH, Act, AuditEntry
+from slapos.master.database import Base
+from slapos.master.identity.caller import caller_of
+from slapos.master.identity.subject import Subject
+from slapos.master.traffic.request_id import request_of
+from slapos.system.clock import Clock
+
+#: Tables whose changes follow from others that are told, or that are many and say little.
+LEFT_OUT = frozenset({"compute_partitions", AuditEntry.__tablename__})
+#: Fields that only count, or that nodes and instances report all the time.
+IGNORED = frozenset(
+    {
+        "revision",
+        "changed_at",
+        "connection",
+        "contacted_at",
+        "created_at",
+        "error",
+        "formatted_at",
+        "id",
+        "last_used_at",
+        "message",
+        "orphaned_at",
+        "reported_at",
+        "reported_for",
+        "reported_since",
+        "reported_state",
+        "waiting_code",
+        "waiting_reason",
+    }
+)
+#: Values of such fields are not told: they may be secrets, or say who somebody is.
+_HIDDEN = re.compile(r"token|secret|password|hash|digest|key|pem|email|seed|code")
+#: What a value of any length may be; URLs and titles have an end.
+_UNTOLD_TYPES = (JSON, LargeBinary, Text)
+_USERINFO = re.compile(r"//[^/@\s]*@")
+_PENDING = "slapos_audit"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a flush has done with a thing; its subject is None until the flush is over."""
+
+    thing: Base
+    act: Act
+    changes: Mapping[str, Any]
+    subject: Subject | None
+
+
+def record_changes(sessions: sessionmaker[Session], clock: Clock) -> None:
+    """Have the sessions of this maker write the audit log."""
+
+    def write(session: Session, _context: Any) -> None:
+        seen: list[_Seen] = session.info.pop(_PENDING, [])
+        if seen:
+            with session.no_autoflush:
+                found = [(each.act, each.subject or _subject(each.thing), each) for each in seen]
+            rows = [
+                _row(session, clock.now(), act, subject, each.changes)
+                for act, subject, each in found
+            ]
+            session.connection().execute(insert(AuditEntry), rows)
+
+    # What has changed is known until the flush is over, and whose it is only then.
+    event.listen(sessions, "after_flush", _collect)
+    event.listen(sessions, "after_flush_postexec", write)
+    event.listen(sessions, "after_soft_rollback", _forget)
+
+
+def record(
+    session: Session, clock: Clock, act: Act, subject: Subject, changes: Mapping[str, Any]
+) -> None:
+    """Write down what no flush shows; `changes` are fields, and none of them is a secret."""
+    session.execute(insert(AuditEntry), [_row(session, clock.now(), act, subject, changes)])
+
+
+def _collect(session: Session, _context: Any) -> None:
+    seen = [
+        *(_Seen(each, Act.CREATE, _values(each), None) for each in session.new if _is_told(each)),
+        *_changed(session),
+        *(
+            _Seen(each, Act.DELETE, {}, _subject(each))
+            for each in session.deleted
+            if _is_told(each)
+        ),
+    ]
+    if seen:
+        session.info[_PENDING] = seen
+
+
+def _changed(session: Session) -> Iterator[_Seen]:
+    for thing in session.dirty:
+        changes = _differences(thing) if _is_told(thing) else {}
+        if changes:
+            yield _Seen(thing, Act.CHANGE, changes, None)
+
+
+def _forget(session: Session, _undone: object) -> None:
+    session.info.pop(_PENDING, None)
+
+
+def _is_told(thing: Base) -> bool:
+    return hasattr(thing, "subject") and thing.__tablename__ not in LEFT_OUT
+
+
+def _subject(thing: Base) -> Subject:
+    ask: Callable[[], Subject] = thing.subject  # type: ignore[attr-defined]
+    return ask()
+
+
+def _row(
+    session: Session, now: datetime, act: Act, subject: Subject, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    caller = caller_of(session)
+    return {
+        "at": now,
+        "caller_kind": caller.kind,
+        "caller": caller.name[:NAME_LENGTH],
+        "request_id": request_of(session),
+        "act": act,
+        "object_kind": subject.kind,
+        "object": _without_password(subject.name)[:NAME_LENGTH],
+        "project_id": subject.project_id,
+        "owner_id": subject.owner_id,
+        "changes": dict(changes),
+    }
+
+
+def _columns(thing: Base) -> Iterator[ColumnProperty[Any]]:
+    for attribute in inspect(thing).mapper.column_attrs:
+        if attribute.key not in IGNORED:
+            yield attribute
+
+
+def _values(thing: Base) -> dict[str, Any]:
+    """Return the fields of what is new that have a value."""
+    return {
+        column.key: [None, _told(column, value)]
+        for column in _columns(thing)
+        if (value := getattr(thing, column.key)) is not None
+    }
+
+
+def _differences(thing: Base) -> dict[str, Any]:
+    """Return the fields that have another value than before."""
+    changes = {}
+    attributes = inspect(thing).attrs
+    for column in _columns(thing):
+        history = attributes[column.key].history
+        if history.has_changes():
+            before = history.deleted[0] if history.deleted else None
+            after = history.added[0] if history.added else None
+            changes[column.key] = [_told(column, before), _told(column, after)]
+    return changes
+
+
+def _told(column: ColumnProperty[Any], value: Any) -> Any:
+    """Return a value as the log tells it; None for one that it does not tell."""
+    if _HIDDEN.search(column.key) or isinstance(column.columns[0].type, _UNTOLD_TYPES):
+        return None
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, str):
+        return _without_password(str(value))
+    return value if isinstance(value, bool | int | float | None) else None
+
+
+def _without_password(text: str) -> str:
+    return _USERINFO.sub("//…@", text)
