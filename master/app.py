@@ -12,6 +12,8 @@ from slapos.master.catalog import views as catalog
 from slapos.master.database import open_database
 from slapos.master.feed import views as feed
 from slapos.master.health import blueprint as health
+from slapos.master.identity import project_views as projects
+from slapos.master.identity import views as people
 from slapos.master.identity.authentication import authenticate as by_what_is_shown
 from slapos.master.identity.caller import LOCAL
 from slapos.master.nodes import network_views as networks
@@ -97,6 +99,9 @@ def create_app(
         health,
     ):
         app.register_blueprint(blueprint)
+    if not is_local:
+        for blueprint in (people.blueprint, projects.blueprint):
+            app.register_blueprint(blueprint)
     app.extensions[ASKING] = LocalAsking() if is_local else FullAsking()
     views, answers = NodeViews(), KeptAnswers()
     app.extensions[NODE_VIEWS] = views

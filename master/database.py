@@ -38,6 +38,8 @@ WAIT_FOR_LOCK = 30.0
 #: unique violation (another one has just made the same thing).
 PASSING_SQLSTATES = frozenset({"40001", "40P01", "23505"})
 BEGIN = "slapos_begin"
+#: PostgreSQL refuses to look for a larger one in an integer column.
+LARGEST_ID = 2**31 - 1
 
 
 class UTCDateTime(TypeDecorator[datetime]):

@@ -42,7 +42,7 @@ class Caller:
     `name` is its reference, such as P-1, COMP-2, SOFTINST-3. `memberships` are a person's: a
     project's id (None: everywhere) and a role. `project_id` is that of a node or an instance,
     `tree_id` that of an instance. `scopes` are those of its token, None when it may all that its
-    roles may.
+    roles may. `closed_projects` are those of its projects that are suspended or archived.
     """
 
     kind: CallerKind
@@ -52,6 +52,7 @@ class Caller:
     project_id: int | None = None
     tree_id: int | None = None
     scopes: frozenset[str] | None = None
+    closed_projects: frozenset[int] = frozenset()
 
     @property
     def may_all(self) -> bool:

@@ -68,6 +68,21 @@ class Person(Base):
         """Return what rights on it go by: it is its own."""
         return Subject(Kind.PERSON, self.reference, owner_id=self.id)
 
+    def activate(self) -> None:
+        """Let her sign in: she has a way to, from now on."""
+        if self.state == PersonState.SUSPENDED:
+            raise Conflict(f"{self.reference} is suspended; an administrator can admit her again")
+        self.state = PersonState.ACTIVE
+
+    def suspend(self) -> None:
+        """Have nothing that she shows count any more."""
+        self.state = PersonState.SUSPENDED
+
+    def admit(self) -> None:
+        """Have what she shows count again."""
+        if self.state == PersonState.SUSPENDED:
+            self.state = PersonState.ACTIVE
+
 
 class Organisation(Base):
     """A company that sells, or that pays for its people."""
@@ -109,6 +124,12 @@ class Project(Base):
         """Return what rights on it go by."""
         return Subject(Kind.PROJECT, self.reference, project_id=self.id, owner_id=self.owner_id)
 
+    def move_to(self, state: ProjectState) -> None:
+        """Open, suspend or archive it; what is archived stays so."""
+        if self.state == ProjectState.ARCHIVED and state != ProjectState.ARCHIVED:
+            raise Conflict(f"the project {self.reference} is archived, for good")
+        self.state = state
+
     def check_active(self) -> None:
         """Raise Conflict unless it may be worked in."""
         if self.state != ProjectState.ACTIVE:
@@ -145,4 +166,4 @@ class Membership(Base):
 
     def subject(self) -> Subject:
         """Return what rights on it go by."""
-        return Subject(Kind.MEMBERSHIP, f"{self.role} of {self.person_id}", self.project_id)
+        return Subject(Kind.MEMBERSHIP, self.role, project_id=self.project_id)

@@ -28,6 +28,8 @@ class Action(StrEnum):
     REPORT = "report on"
     #: Have certificates made for it, or end them.
     CERTIFY = "certify"
+    #: Suspend or admit it, and say what it is known by elsewhere.
+    ADMINISTER = "administer"
 
 
 class Relation(StrEnum):
@@ -57,10 +59,11 @@ _SEE = frozenset({_A.SEE})
 _SEE_VALUES = frozenset({_A.SEE, _A.SEE_VALUES})
 _USE = frozenset({_A.SEE, _A.SEE_VALUES, _A.CHANGE})
 _OWN = frozenset({_A.SEE, _A.SEE_VALUES, _A.CREATE, _A.CHANGE, _A.DESTROY})
+_OPERATE = _OWN | {_A.REPORT, _A.CERTIFY}
 _ALL = frozenset(Action)
 _PRODUCTION: dict[str, frozenset[Action]] = {
     Role.PRODUCTION_AGENT: _OWN,
-    Role.PRODUCTION_MANAGER: _ALL,
+    Role.PRODUCTION_MANAGER: _OPERATE,
 }
 _SALE: dict[str, frozenset[Action]] = {Role.SALE_AGENT: _SEE, Role.SALE_MANAGER: _SEE}
 _SALE_CHANGES: dict[str, frozenset[Action]] = {
@@ -133,7 +136,8 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
         Role.CUSTOMER: _SEE,
         Role.PRODUCTION_AGENT: _SEE,
         Role.PRODUCTION_MANAGER: _USE,
-        **_SALE_CHANGES,
+        Role.SALE_AGENT: _OWN - {_A.DESTROY},
+        Role.SALE_MANAGER: _OWN | {_A.ADMINISTER},
         **_ACCOUNTING,
         Role.SUPPORT: _SEE,
     },
@@ -168,24 +172,49 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
     Kind.WEBHOOK: {Relation.OWNER: _OWN, Role.PRODUCTION_MANAGER: _OWN},
 }
 
-#: What a token's scope lets its owner do; one without scopes does all that its owner may.
-SCOPES: Mapping[str, frozenset[Action]] = {
-    "read": _SEE_VALUES,
-    "order": _OWN,
-    "operate": _ALL,
+#: Kinds by which somebody gets rights, or shows who she is. A token gives none of either: whoever
+#: found it could make another one, or let himself in.
+ACCOUNTS = frozenset(
+    {
+        Kind.PERSON,
+        Kind.ORGANISATION,
+        Kind.MEMBERSHIP,
+        Kind.INVITATION,
+        Kind.TOKEN,
+        Kind.AUTHORITY,
+    }
+)
+_ORDERED = frozenset({Kind.TREE, Kind.INSTANCE})
+_OPERATED = frozenset(Kind) - ACCOUNTS
+
+#: What a token's scope lets its owner do, as far as her roles do: with which kinds what. With any
+#: scope everything can be seen that she may see. A caller without scopes is not bound by them.
+SCOPES: Mapping[str, Mapping[Kind, frozenset[Action]]] = {
+    "read": {},
+    "order": dict.fromkeys(_ORDERED, _OWN),
+    "operate": dict.fromkeys(_OPERATED, _ALL),
 }
+
+
+def _within_scopes(caller: Caller, action: Action, kind: Kind) -> bool:
+    """Return whether the scopes of a caller's token leave it an action."""
+    if caller.scopes is None or action in _SEE_VALUES:
+        return True
+    return any(action in SCOPES[scope].get(kind, ()) for scope in caller.scopes)
 
 
 def may(caller: Caller, action: Action, subject: Subject) -> bool:
     """Return whether a caller may do something with a thing."""
     if caller.may_all:
         return True
-    if caller.scopes is not None and not any(action in SCOPES[each] for each in caller.scopes):
+    if not _within_scopes(caller, action, subject.kind):
         return False
     table = RIGHTS[subject.kind]
+    # In a project that is suspended or archived, its own people only look on.
+    is_closed = subject.project_id in caller.closed_projects and action not in _SEE_VALUES
     return any(
         relation == Role.ADMINISTRATOR or action in table.get(relation, ())
-        for relation in relations(caller, subject)
+        for relation in (roles_everywhere(caller) if is_closed else relations(caller, subject))
     )
 
 
@@ -234,6 +263,11 @@ def relations(caller: Caller, subject: Subject) -> Iterator[str]:
             yield role
 
 
+def roles_everywhere(caller: Caller) -> Iterator[str]:
+    """Yield the roles that a person has not only in some project."""
+    return (role for project_id, role in caller.memberships if project_id is None)
+
+
 def _id(caller: Caller, kind: CallerKind) -> int | None:
     return caller.id if caller.kind is kind else None
 
@@ -256,8 +290,6 @@ def visible(
     caller = caller_of(session)
     if caller.may_all:
         return statement
-    if caller.scopes is not None and not any(Action.SEE in SCOPES[each] for each in caller.scopes):
-        return statement.where(false())
     seeing = {name for name, actions in RIGHTS[kind].items() if Action.SEE in actions}
     seeing.add(Role.ADMINISTRATOR)
     is_instance = caller.kind is CallerKind.INSTANCE

@@ -4,11 +4,22 @@ from slapos.master import numbering as _numbering
 from slapos.master.audit import model as _audit
 from slapos.master.catalog import model as _catalog
 from slapos.master.database import Base
+from slapos.master.identity import credentials as _credentials
 from slapos.master.identity import model as _identity
 from slapos.master.nodes import model as _nodes
 from slapos.master.provisioning import model as _provisioning
 from slapos.master.rest import kept_answer as _kept_answer
 from slapos.master.tasks import model as _tasks
 
-ROOMS = (_numbering, _identity, _nodes, _catalog, _provisioning, _tasks, _kept_answer, _audit)
+ROOMS = (
+    _numbering,
+    _identity,
+    _credentials,
+    _nodes,
+    _catalog,
+    _provisioning,
+    _tasks,
+    _kept_answer,
+    _audit,
+)
 metadata = Base.metadata

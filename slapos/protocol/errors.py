@@ -93,6 +93,36 @@ class KeyReused(SlapOSError):
     code = "key_reused"
 
 
+class SignInRefused(Unauthorized):
+    """What was given to sign in does not fit; which part of it is not told."""
+
+    code = "sign_in_refused"
+
+
+class SecondFactorNeeded(Unauthorized):
+    """The password is right, and the account wants the code of a second factor too."""
+
+    code = "second_factor_needed"
+
+
+class SecretInvalid(Forbidden):
+    """A link, token or invitation that is good once is unknown, used or expired."""
+
+    code = "token_invalid"
+
+
+class CrossSite(Forbidden):
+    """A page of another site had a browser ask."""
+
+    code = "cross_site"
+
+
+class TooManyAttempts(TooManyRequests):
+    """Somebody guesses how to sign in."""
+
+    code = "too_many_attempts"
+
+
 class NotReady(SlapOSError):
     """It was accepted and is on its way; ask again."""
 

@@ -1,0 +1,230 @@
+"""Signing in and out, in two transactions: between them the password is hashed, which takes long.
+
+An attempt is counted before it is looked at, so that many at once do not get more guesses; what
+was right is taken back. Whether there is such an account shows neither in words nor in time.
+"""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import ip_address
+from typing import Any
+
+from sqlalchemy import Select, bindparam, delete, select
+from sqlalchemy.orm import Session
+
+from slapos.master.database import LARGEST_ID
+from slapos.master.identity import rights
+from slapos.master.identity.authentication import IDLE, caller_of_person
+from slapos.master.identity.caller import serve
+from slapos.master.identity.credentials import (
+    ADDRESS_LENGTH,
+    AGENT_LENGTH,
+    Attempts,
+    Password,
+    PersonalToken,
+    SignIn,
+)
+from slapos.master.identity.model import Person
+from slapos.master.identity.one_way import hash_of, new_secret
+from slapos.master.identity.rights import Action
+from slapos.master.identity.subject import Kind, Subject
+from slapos.protocol.errors import SignInRefused, TooManyAttempts
+from slapos.system.clock import Clock
+from slapos.system.identifier import Identifiers
+
+#: A session is over then, however much it is used.
+LIFE = timedelta(days=7)
+#: Failures before the first wait: of one account, and from one address.
+FREE_OF_ACCOUNT = 5
+FREE_OF_ADDRESS = 30
+FIRST_WAIT = timedelta(seconds=30)
+LONGEST_WAIT = timedelta(minutes=15)
+#: Failures are forgotten when there were none for so long.
+FORGOTTEN = timedelta(hours=1)
+
+REFUSED = "the e-mail address and the password do not belong together, or you may not sign in"
+
+_ACCOUNT = (
+    select(Person, Password.hash)
+    .outerjoin(Password, Password.person_id == Person.id)
+    .where(Person.email == bindparam("email"))
+)
+_ATTEMPTS = select(Attempts).where(Attempts.key == bindparam("key")).with_for_update()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Somebody who wants to sign in: whose account it would be, and what the request shows."""
+
+    person_id: int | None
+    #: What is kept of the password.
+    kept: str | None
+    account_key: str
+    address_key: str
+    address: str
+    agent: str
+
+
+def begin(session: Session, clock: Clock, email: str, address: str, agent: str) -> Attempt:
+    """Count an attempt, and return what it needs; raises TooManyAttempts."""
+    named = email.strip().lower()
+    account_key = hash_of(f"account {named}")
+    address_key = hash_of(f"address {address}")
+    _count(session, clock.now(), account_key, FREE_OF_ACCOUNT)
+    if not _is_own(address):
+        _count(session, clock.now(), address_key, FREE_OF_ADDRESS)
+    found = session.execute(_ACCOUNT, {"email": named}).one_or_none()
+    person, kept = (None, None) if found is None else found
+    return Attempt(
+        None if person is None else person.id,
+        kept,
+        account_key,
+        address_key,
+        address[:ADDRESS_LENGTH],
+        agent[:AGENT_LENGTH],
+    )
+
+
+def finish(
+    session: Session, clock: Clock, identifiers: Identifiers, attempt: Attempt, better: str | None
+) -> str:
+    """Begin a session for who has shown that she is it, and return its secret.
+
+    `better` is the password hashed as today's are, when it is to be kept so. Raises SignInRefused.
+    """
+    person_id = attempt.person_id
+    caller = None if person_id is None else caller_of_person(session, person_id)
+    if person_id is None or caller is None:
+        raise SignInRefused(REFUSED)
+    serve(session, caller)
+    password = session.get(Password, person_id)
+    if password is None or password.hash != attempt.kept:
+        raise SignInRefused(REFUSED)  # it was changed meanwhile
+    if better is not None:
+        password.hash = better
+    take_back(session, attempt)
+    return start(session, clock, identifiers, person_id, attempt.address, attempt.agent)
+
+
+def start(
+    session: Session,
+    clock: Clock,
+    identifiers: Identifiers,
+    person_id: int,
+    address: str,
+    agent: str,
+) -> str:
+    """Begin a session of a person, and return its secret; asks for no right."""
+    secret, now = new_secret(identifiers), clock.now()
+    session.add(
+        SignIn(
+            person_id=person_id,
+            hash=hash_of(secret),
+            created_at=now,
+            used_at=now,
+            expires_at=now + LIFE,
+            address=address[:ADDRESS_LENGTH],
+            agent=agent[:AGENT_LENGTH],
+        )
+    )
+    session.flush()
+    return secret
+
+
+def end(session: Session, secret: str) -> None:
+    """End the session of a secret, when there is one."""
+    session.execute(delete(SignIn).where(SignIn.hash == hash_of(secret)))
+
+
+def sign_ins(session: Session, clock: Clock, person_id: int) -> Select[Any]:
+    """Return a SELECT of a person's sessions that still count."""
+    rights.require(session, Action.SEE, Subject(Kind.TOKEN, "sessions", owner_id=person_id))
+    now = clock.now()
+    return select(SignIn).where(
+        SignIn.person_id == person_id, SignIn.expires_at > now, SignIn.used_at >= now - IDLE
+    )
+
+
+def end_one(session: Session, number: int) -> None:
+    """End a session; raises NotFound."""
+    found = session.get(SignIn, number) if number <= LARGEST_ID else None
+    if found is None:
+        raise rights.not_there(Subject(Kind.TOKEN, f"sign-in {number}"))
+    rights.require(session, Action.DESTROY, found)
+    session.delete(found)
+    session.flush()
+
+
+def set_password(
+    session: Session, clock: Clock, person_id: int, kept: str, *, spare: str | None = None
+) -> None:
+    """Give a person another password, and end her sessions but the one of the secret `spare`.
+
+    Asks for no right.
+    """
+    password = session.get(Password, person_id, with_for_update=True)
+    if password is None:
+        session.add(Password(person_id=person_id, hash=kept, changed_at=clock.now()))
+    else:
+        password.hash, password.changed_at = kept, clock.now()
+    others = delete(SignIn).where(SignIn.person_id == person_id)
+    if spare is not None:
+        others = others.where(SignIn.hash != hash_of(spare))
+    session.execute(others)
+    session.flush()
+
+
+def forget_all(session: Session, person_id: int) -> None:
+    """End a person's sessions and tokens: she has lost them, or somebody has found them."""
+    session.execute(delete(SignIn).where(SignIn.person_id == person_id))
+    session.execute(delete(PersonalToken).where(PersonalToken.person_id == person_id))
+
+
+def _count(session: Session, now: datetime, key: str, free: int) -> None:
+    """Count an attempt as failed until it has succeeded; raises TooManyAttempts."""
+    attempts = session.scalar(_ATTEMPTS, {"key": key})
+    if attempts is None:
+        # Another one may make the same row: then this transaction is done again.
+        attempts = Attempts(key=key, failures=0, last_at=now)
+        session.add(attempts)
+    elif now - attempts.last_at > FORGOTTEN:
+        attempts.failures = 0
+    if attempts.blocked_until is not None and attempts.blocked_until > now:
+        wait = attempts.blocked_until - now
+        raise TooManyAttempts(
+            f"there were too many attempts that failed; try again in {_words(wait)}",
+            math.ceil(wait.total_seconds()),
+        )
+    attempts.failures += 1
+    attempts.last_at = now
+    over = attempts.failures - free
+    if over >= 0:
+        attempts.blocked_until = now + min(FIRST_WAIT * 2 ** min(over, 10), LONGEST_WAIT)
+    session.flush()
+
+
+def _is_own(address: str) -> bool:
+    """Return whether it is this machine: a web server in front, which stands for everybody."""
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return True
+
+
+def take_back(session: Session, attempt: Attempt) -> None:
+    """Forget the failures of an account, and of the address only this attempt.
+
+    Who has one account cannot go on guessing others by signing in between.
+    """
+    session.execute(delete(Attempts).where(Attempts.key == attempt.account_key))
+    of_address = session.scalar(_ATTEMPTS, {"key": attempt.address_key})
+    if of_address is not None and of_address.failures:
+        of_address.failures -= 1
+        of_address.blocked_until = None
+    session.flush()
+
+
+def _words(wait: timedelta) -> str:
+    seconds = math.ceil(wait.total_seconds())
+    return f"{seconds} seconds" if seconds < 90 else f"{math.ceil(seconds / 60)} minutes"
