@@ -63,6 +63,7 @@ setup(
             "types-PyYAML",
             "types-requests",
             "types-setuptools",
+            "types-zxcvbn",
         ],
     },
     entry_points={

@@ -5,16 +5,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Response, after_this_request, current_app, request
-from sqlalchemy import Select, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from slapos.master.http import assembly
+from slapos.master.http import SAFE_METHODS, assembly
 from slapos.master.identity.caller import ANONYMOUS, SYSTEM, Caller, CallerKind, Role, serve
 from slapos.master.identity.credentials import PersonalToken, SignIn
 from slapos.master.identity.model import Membership, Person, PersonState, Project, ProjectState
 from slapos.master.identity.one_way import hash_of
-from slapos.protocol.errors import Unauthorized
+from slapos.protocol.errors import CrossSite, Unauthorized
 from slapos.system.clock import Clock
 
 #: The prefix has a browser send it only over TLS, and only to the very host that set it.
@@ -26,7 +26,7 @@ IDLE = timedelta(hours=8)
 TOKEN_USE_KEPT = timedelta(hours=1)
 SESSION_USE_KEPT = timedelta(minutes=5)
 
-_MEMBERSHIP = (
+_PERSON = (
     Person.id,
     Person.reference,
     Person.state,
@@ -34,30 +34,31 @@ _MEMBERSHIP = (
     Membership.role,
     Project.state,
 )
-
-
-def _with_person(statement: Select[Any], person_id: Any) -> Select[Any]:
-    """Return a SELECT with a row for each of a person's memberships, one if she has none."""
-    return (
-        statement.add_columns(*_MEMBERSHIP)
-        .join(Person, Person.id == person_id)
-        .outerjoin(Membership, Membership.person_id == Person.id)
-        .outerjoin(Project, Project.id == Membership.project_id)
-    )
-
-
-_BY_TOKEN = _with_person(
-    select(
-        PersonalToken.id, PersonalToken.scopes, PersonalToken.expires_at, PersonalToken.used_at
-    ).where(PersonalToken.hash == bindparam("hash")),
-    PersonalToken.person_id,
+_TOKEN = (PersonalToken.id, PersonalToken.scopes, PersonalToken.expires_at, PersonalToken.used_at)
+_SIGN_IN = (SignIn.id, SignIn.expires_at, SignIn.used_at)
+#: Each has a row for every membership of the person, one if she has none.
+_BY_TOKEN = (
+    select(*_TOKEN, *_PERSON)
+    .select_from(PersonalToken)
+    .join(Person, Person.id == PersonalToken.person_id)
+    .outerjoin(Membership, Membership.person_id == Person.id)
+    .outerjoin(Project, Project.id == Membership.project_id)
+    .where(PersonalToken.hash == bindparam("hash"))
 )
-_BY_SIGN_IN = _with_person(
-    select(SignIn.id, SignIn.expires_at, SignIn.used_at).where(SignIn.hash == bindparam("hash")),
-    SignIn.person_id,
+_BY_SIGN_IN = (
+    select(*_SIGN_IN, *_PERSON)
+    .select_from(SignIn)
+    .join(Person, Person.id == SignIn.person_id)
+    .outerjoin(Membership, Membership.person_id == Person.id)
+    .outerjoin(Project, Project.id == Membership.project_id)
+    .where(SignIn.hash == bindparam("hash"))
 )
-_BY_ID = _with_person(
-    select(Person.id.label("own")).where(Person.id == bindparam("id")), bindparam("id")
+_BY_ID = (
+    select(*_PERSON)
+    .select_from(Person)
+    .outerjoin(Membership, Membership.person_id == Person.id)
+    .outerjoin(Project, Project.id == Membership.project_id)
+    .where(Person.id == bindparam("id"))
 )
 
 
@@ -70,7 +71,7 @@ def by_token(session: Session, clock: Clock) -> Caller | None:
     if not rows or rows[0].expires_at <= clock.now():
         raise Unauthorized("the token is unknown or revoked, or it has expired; make another one")
     token = rows[0]
-    caller = _person([row[4:] for row in rows], frozenset(token.scopes.split()))
+    caller = _person((row[len(_TOKEN) :] for row in rows), frozenset(token.scopes.split()))
     if caller is None:
         raise Unauthorized("whose token it is has been suspended; ask an administrator")
     if token.used_at is None or clock.now() - token.used_at > TOKEN_USE_KEPT:
@@ -89,7 +90,7 @@ def by_session(session: Session, clock: Clock) -> Caller | None:
         return None
     if now - rows[0].used_at > SESSION_USE_KEPT:
         _note_use(SignIn, rows[0].id, now)
-    return _person([row[3:] for row in rows], None)
+    return _person((row[len(_SIGN_IN) :] for row in rows), None)
 
 
 #: Each says who asks, None when the request shows nothing of its kind, and raises Unauthorized
@@ -99,6 +100,7 @@ METHODS: tuple[Callable[[Session, Clock], Caller | None], ...] = (by_token, by_s
 
 def authenticate(session: Session, clock: Clock) -> Caller:
     """Return who asks; raise Unauthorized when what the request shows does not count."""
+    check_origin()
     for method in METHODS:
         caller = method(session, clock)
         if caller is not None:
@@ -106,9 +108,26 @@ def authenticate(session: Session, clock: Clock) -> Caller:
     return ANONYMOUS
 
 
+def check_origin() -> None:
+    """Raise CrossSite when a page of another site has the browser change something.
+
+    Browsers say where a request comes from (Fetch Metadata; older ones by Origin); programs say
+    nothing, and no browser has them send its cookies.
+    """
+    if request.method in SAFE_METHODS:
+        return
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        is_own = site in ("same-origin", "none")
+    else:
+        is_own = origin is None or origin.partition("://")[2] == request.host
+    if not is_own:
+        raise CrossSite("a page of another site asked for this; begin at the master's own pages")
+
+
 def caller_of_person(session: Session, person_id: int) -> Caller | None:
     """Return the caller that a person is, None when she is suspended."""
-    return _person([row[1:] for row in session.execute(_BY_ID, {"id": person_id})], None)
+    return _person(session.execute(_BY_ID, {"id": person_id}), None)
 
 
 def _shown_token() -> str | None:
@@ -120,7 +139,7 @@ def _shown_token() -> str | None:
 
 
 def _person(rows: Iterable[Any], scopes: frozenset[str] | None) -> Caller | None:
-    """Return the caller of rows with the columns `_MEMBERSHIP`."""
+    """Return the caller of rows with the columns `_PERSON`."""
     found = [tuple(row) for row in rows]
     if not found or found[0][2] != PersonState.ACTIVE:
         return None

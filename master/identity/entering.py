@@ -15,27 +15,10 @@ from slapos.master.identity.authentication import COOKIE
 from slapos.master.identity.caller import serve
 from slapos.master.identity.model import Person
 from slapos.master.identity.rights import Action
-from slapos.protocol.errors import CrossSite, SignInRefused
+from slapos.protocol.errors import SignInRefused
 
 #: What is answered to who is in: made of the person's reference.
 Respond = Callable[[str], ResponseReturnValue]
-
-
-def check_origin() -> None:
-    """Raise CrossSite when a page of another site has the browser change something.
-
-    Browsers say where a request comes from (Fetch Metadata; older ones by Origin); programs say
-    nothing, and no browser has them send its cookies.
-    """
-    if request.method in http.SAFE_METHODS:
-        return
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site is not None:
-        is_own = site in ("same-origin", "none")
-    else:
-        is_own = origin is None or origin.partition("://")[2] == request.host
-    if not is_own:
-        raise CrossSite("a page of another site asked for this; begin at the master's own pages")
 
 
 def sign_in_by_password(email: str, password: str, respond: Respond) -> http.Elsewhere:

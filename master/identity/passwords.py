@@ -52,9 +52,10 @@ def hash_password(password: str) -> str:
 def is_right(kept: str | None, password: str) -> bool:
     """Return whether a password is the one that is kept; takes as long when none is."""
     try:
-        return _HASHER.verify(kept or _NOBODYS, password.encode(errors="replace")) and bool(kept)
+        _HASHER.verify(kept or _NOBODYS, password.encode(errors="replace"))
     except (VerificationError, InvalidHashError):
         return False
+    return kept is not None
 
 
 def is_outdated(kept: str) -> bool:

@@ -239,12 +239,13 @@ def change_project(reference: str, body: shapes.ChangedProject) -> shapes.Projec
 
 
 def _project(project: Project) -> shapes.ProjectShown:
+    organisation = project.organisation
     return shapes.ProjectShown(
         reference=project.reference,
         title=project.title,
         state=ProjectState(project.state),
         owner=project.owner.reference,
-        organisation=project.organisation and project.organisation.reference,
+        organisation=None if organisation is None else organisation.reference,
         created_at=project.created_at,
     )
 

@@ -275,7 +275,7 @@ def move_project(session: Session, project: Project, state: ProjectState) -> Non
 
 def members(session: Session, project: Project) -> Select[Any]:
     """Return a SELECT of a project's memberships, with their persons."""
-    rights.require(session, Action.SEE, Subject(Kind.MEMBERSHIP, "members", project.id))
+    rights.require(session, Action.SEE, _membership_of(project))
     return (
         select(Membership)
         .join(Membership.person)

@@ -32,7 +32,6 @@ from slapos.protocol.errors import (
 )
 
 blueprint = Blueprint("identity", __name__, url_prefix="/v1")
-blueprint.before_app_request(entering.check_origin)
 
 
 def _signed_in(reference: str) -> tuple[dict[str, str], int]:
