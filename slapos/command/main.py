@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "computer list": ("slapos.command.computer_list", "list the nodes"),
     "computer info": ("slapos.command.computer_info", "show a node"),
     "node": ("slapos.command.node_status", "the same as `node status`"),
+    "node register": ("slapos.command.node_register", "join a master, and get a certificate"),
     "node format": ("slapos.command.node_format", "prepare this machine: users, partitions"),
     "node run": ("slapos.command.node_run", "be the resident agent: do all of it, for ever"),
     "node install-service": (
@@ -137,7 +138,8 @@ def _run(name: str, options: list[str]) -> int:
         missing = (error.name or "").partition(".")[0]
         if missing == "slapos":
             raise
-        extra = "master" if name.startswith(("proxy", "master")) else "node"
+        extras = {"proxy": "master", "master": "master", "configure": "client"}
+        extra = extras.get(name.partition(" ")[0], "node")
         message = f"the Python package {missing} is not installed: pip install 'slapos[{extra}]'"
         return _failed(name, arguments, message, code="missing_package")
     except BrokenPipeError:

@@ -10,7 +10,6 @@ from typing import Any
 
 import requests
 from urllib3.exceptions import HTTPError
-from urllib3.util.retry import Retry
 
 from slapos.protocol.errors import (
     Conflict,
@@ -25,7 +24,14 @@ from slapos.protocol.errors import (
     Unauthorized,
 )
 from slapos.protocol.json_reader import load_json
-from slapos.protocol.tls import BearerToken, MasterAdapter, NotTrusted, TlsFiles, explain
+from slapos.protocol.tls import (
+    BearerToken,
+    MasterAdapter,
+    NotTrusted,
+    Persistence,
+    TlsFiles,
+    explain,
+)
 
 USER_AGENT = "slapos/0.1"
 IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
@@ -90,7 +96,7 @@ class HttpClient:
         self._session.headers["Accept"] = "*/*"
         self._tls_files = settings.tls_files
         self._token = BearerToken(settings.token) if settings.token else None
-        retry = Retry(
+        retry = Persistence(
             total=settings.retries,
             # Once, for a connection that the master closed meanwhile. One that says nothing has
             # already taken the whole timeout.

@@ -14,6 +14,7 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3.exceptions import SSLError
 from urllib3.util.retry import Retry
 
 from slapos.protocol.errors import InvalidConfiguration, MasterUnreachable
@@ -135,6 +136,18 @@ class MasterAdapter(HTTPAdapter):
         return self._contexts[bundle]
 
 
+class Persistence(Retry):
+    """What is tried again: not a certificate that does not count; it will not the next time."""
+
+    def increment(self, *arguments: Any, **named: Any) -> "Persistence":
+        """Return what is left to try after an error, or raise it."""
+        error = named.get("error")
+        cause = error.args[0] if isinstance(error, SSLError) and error.args else None
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            raise error  # type: ignore[misc]
+        return super().increment(*arguments, **named)
+
+
 class BearerToken(requests.auth.AuthBase):
     """Shows a token, where nothing else says who asks."""
 
@@ -168,6 +181,11 @@ def explain(base_url: str, files: TlsFiles, cause: str) -> str | None:
         return (
             f"{base_url} could not prove who it is: {cause}; is the clock of this machine right? "
             "If it is, the master's operator has to renew the master's certificate"
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in upper and "is not valid for" in cause:
+        return (
+            f"{base_url} could not prove who it is: {cause}; use a name in master_url that the "
+            "master's certificate is made for"
         )
     if "CERTIFICATE_VERIFY_FAILED" in upper:
         return (

@@ -2,18 +2,21 @@
 
 import hashlib
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from slapos.protocol.marshal import dumps
 from slapos.protocol.messages import NodeInformation, PartitionInformation, ReleaseAssignment
+from tests.tls_server import TlsServer
 
 
 class Link(Enum):
@@ -52,6 +55,11 @@ class FakeMaster:
     batches: list[int] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     link: Callable[[], Link] = lambda: Link.WHOLE
+    context: ssl.SSLContext | None = None
+
+    def certify(self, call: str, body: str, connection: socket.socket) -> tuple[bytes, int] | None:
+        """Answer what is about certificates, or refuse who shows none; None when it is neither."""
+        return None
 
     def information(self) -> NodeInformation:
         return NodeInformation(
@@ -140,13 +148,16 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
             master.asked.append(call)
             if master.release_answer is not None:
                 master.release_answer.wait(30)
-            self._answer(call, *master.answer_question(call, parse_qs(urlsplit(self.path).query)))
+            query = parse_qs(urlsplit(self.path).query)
+            answer = master.certify(call, "", self.connection)
+            self._answer(call, *(answer or master.answer_question(call, query)))
 
         def do_POST(self) -> None:
             call = urlsplit(self.path).path.strip("/")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            if call.startswith("v1/"):
-                self._answer(call, *master.answer_reports(call, body))
+            answer = master.certify(call, body, self.connection)
+            if answer or call.startswith("v1/"):
+                self._answer(call, *(answer or master.answer_reports(call, body)))
                 return
             form = {name: values[-1] for name, values in parse_qs(body).items()}
             if call not in master.failures:
@@ -167,21 +178,15 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that has given up is what a test wants."""
-
-
 @contextmanager
-def running_master() -> Iterator[FakeMaster]:
-    master = FakeMaster()
-    server = _Server(("127.0.0.1", 0), _handler(master))
+def running_master(master: FakeMaster | None = None) -> Iterator[FakeMaster]:
+    master = master or FakeMaster()
+    server = TlsServer(("127.0.0.1", 0), _handler(master))
+    server.context = master.context
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    master.url = f"http://127.0.0.1:{server.server_address[1]}/"
+    scheme = "https" if master.context else "http"
+    master.url = f"{scheme}://127.0.0.1:{server.server_address[1]}/"
     yield master
     server.shutdown()
     server.server_close()

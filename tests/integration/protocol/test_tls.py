@@ -4,11 +4,10 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -16,31 +15,7 @@ import trustme
 from slapos.protocol.errors import InvalidConfiguration
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.tls import NotTrusted
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    context: ssl.SSLContext | None = None
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        if self.context is None:
-            super().finish_request(request, client_address)
-            return
-        spare = request.dup()
-        try:
-            wrapped = self.context.wrap_socket(request, server_side=True)
-        except (ssl.SSLError, OSError):
-            with suppress(OSError):  # closed with unread data, the alert would not arrive
-                while spare.recv(10_000):
-                    continue
-            return
-        finally:
-            spare.close()
-        with wrapped:
-            super().finish_request(wrapped, client_address)
-
-    def handle_error(self, *_: object) -> None:
-        pass
+from tests.tls_server import TlsServer
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -69,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(context: ssl.SSLContext | None) -> Iterator[str]:
-    server = Server(("127.0.0.1", 0), Handler)
+    server = TlsServer(("127.0.0.1", 0), Handler)
     server.context = context
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -1,0 +1,184 @@
+"""The files by which this machine, or its user, proves who it is to a master; their renewal.
+
+The key stays what it is for as long as a registration lasts, so that a certificate can be replaced
+by its successor at any moment: one file, put in place at once.
+"""
+
+import os
+import ssl
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from slapos.protocol.certificate import Certificate, read_certificate
+from slapos.protocol.enrolment_client import EnrolmentClient, Issued
+from slapos.protocol.errors import Forbidden, MasterFailed, Unauthorized
+from slapos.protocol.http_client import HttpClient, HttpSettings
+from slapos.protocol.tls import NotTrusted
+from slapos.system.clock import Clock
+from slapos.system.files import write_if_changed
+
+#: So long after its end a certificate may still be renewed, by a request that its key has signed.
+GRACE = timedelta(days=90)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """Key, certificate and authority (PEM files), and the master that they are for.
+
+    Only an `authority_file` beside the certificate is kept up to date: another one is somebody
+    else's.
+    """
+
+    master_url: str
+    key_file: Path
+    certificate_file: Path
+    authority_file: Path | None = None
+    timeout: float = 60.0
+
+    @classmethod
+    def renewable(
+        cls,
+        master_url: str,
+        key_file: Path | None,
+        certificate_file: Path | None,
+        authority_file: Path | None,
+        *,
+        timeout: float,
+    ) -> "Credentials | None":
+        """Return them when they are such as our master makes and renews, else None."""
+        if not master_url.startswith("https://") or key_file is None or certificate_file is None:
+            return None
+        found = read_certificate(certificate_file)
+        if found is None or not found.uri:
+            return None
+        return cls(
+            master_url=master_url,
+            key_file=key_file,
+            certificate_file=certificate_file,
+            authority_file=authority_file,
+            timeout=timeout,
+        )
+
+    def certificate(self) -> Certificate:
+        """Return what the certificate says. Raises OSError, MasterFailed when there is none."""
+        found = read_certificate(self.certificate_file)
+        if found is None:
+            raise MasterFailed(f"{self.certificate_file} cannot be read as a certificate")
+        return found
+
+    @property
+    def lock(self) -> Path:
+        """Return the file that is locked while somebody renews."""
+        return self.certificate_file.with_name(f".{self.certificate_file.name}.lock")
+
+    def http_settings(self, *, shows_certificate: bool = True) -> HttpSettings:
+        """Return how to reach the master."""
+        settings = HttpSettings(
+            base_url=self.master_url,
+            timeout=self.timeout,
+            key_file=self.key_file,
+            certificate_file=self.certificate_file,
+            authority_file=self.authority_file,
+        )
+        if shows_certificate:
+            return settings
+        return replace(settings, key_file=None, certificate_file=None)
+
+
+def renew(credentials: Credentials, clock: Clock) -> Certificate:
+    """Replace the certificate (and the authorities) by what the master makes of it now.
+
+    One that has expired, or that the master no longer takes, is renewed by a request which proves
+    that we have its key. Raises SlapOSError, OSError; then all is as it was.
+    """
+    # Imported when it is needed: it takes some megabytes.
+    from slapos.protocol.certificate_request import make_request  # noqa: PLC0415
+
+    before = credentials.certificate()
+    name = before.uri.rpartition(":")[2]
+    request = make_request(credentials.key_file.read_text(), name)
+    issued = _asked(credentials, request, is_valid=before.not_after > clock.now())
+    _check(issued, credentials, before)
+    _keep_authority(credentials, issued.authority)
+    write_if_changed(credentials.certificate_file, issued.certificate)
+    sync_folder(credentials.certificate_file.parent)
+    return credentials.certificate()
+
+
+def _asked(credentials: Credentials, request: str, *, is_valid: bool) -> Issued:
+    if is_valid:
+        with closing(HttpClient(credentials.http_settings())) as http:
+            try:
+                return EnrolmentClient(http).renew(request)
+            except (NotTrusted, Unauthorized, Forbidden):
+                pass  # what stands before the master may not pass it on; the key proves it, too
+    settings = credentials.http_settings(shows_certificate=False)
+    with closing(HttpClient(settings)) as http:
+        shown = credentials.certificate_file.read_text()
+        return EnrolmentClient(http).renew(request, expired=shown)
+
+
+def _check(issued: Issued, credentials: Credentials, before: Certificate) -> None:
+    """See that what was sent is a certificate of our key, for us. Raises MasterFailed."""
+    check_issued(issued.certificate, credentials.key_file)
+    beside = credentials.certificate_file.with_name(f".{credentials.certificate_file.name}.new")
+    try:
+        write_if_changed(beside, issued.certificate, synced=False)
+        found = read_certificate(beside)
+    finally:
+        beside.unlink(missing_ok=True)
+    if found is None or found.uri != before.uri:
+        raise MasterFailed("the master sent a certificate of somebody else: it is not used")
+
+
+def check_issued(certificate: str, key_file: Path) -> None:
+    """See that a certificate (PEM) is of a key. Raises MasterFailed."""
+    from slapos.protocol.certificate_request import (  # noqa: PLC0415
+        UnusableKey,
+        fingerprint,
+        key_digest,
+    )
+
+    try:
+        is_ours = fingerprint(certificate) == key_digest(key_file.read_text())
+    except UnusableKey as error:
+        raise MasterFailed(f"the master's answer makes no sense: {error}") from error
+    if not is_ours:
+        raise MasterFailed("the master sent a certificate of another key: it is not used")
+
+
+def refresh_authority(credentials: Credentials) -> bool:
+    """Take over what authorities the master has now; return whether they changed."""
+    with closing(HttpClient(credentials.http_settings())) as http:
+        bundle = "".join(EnrolmentClient(http).authority().certificates)
+    return _keep_authority(credentials, bundle)
+
+
+def _keep_authority(credentials: Credentials, bundle: str) -> bool:
+    path = credentials.authority_file
+    if path is None or path.parent != credentials.certificate_file.parent:
+        return False
+    check_bundle(bundle)
+    return write_if_changed(path, bundle)
+
+
+def check_bundle(bundle: str) -> None:
+    """See that a text holds certificates of authorities. Raises MasterFailed."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=bundle)
+    except (ssl.SSLError, ValueError) as error:
+        raise MasterFailed(f"the master sent authorities that cannot be read: {error}") from error
+    if not context.cert_store_stats()["x509_ca"]:
+        raise MasterFailed("the master sent no certificate of an authority")
+
+
+def sync_folder(path: Path) -> None:
+    """Have it on disk which files a folder holds."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
