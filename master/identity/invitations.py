@@ -64,6 +64,11 @@ def invite(
     return invitation, secret
 
 
+def link_of(secret: str, url: str) -> str:
+    """Return the link to be given to who is invited; `url` is where people reach the master."""
+    return f"{url.rstrip('/')}{PATH}?token={secret}"
+
+
 def withdraw(session: Session, project: Project, reference: str) -> None:
     """End an invitation that nobody has accepted; raises NotFound."""
     invitation = session.scalar(_BY_REFERENCE, {"reference": reference})

@@ -50,7 +50,7 @@ def make_setup_link(session: Session, clock: Clock, identifiers: Identifiers, ur
     """
     if has_administrator(session):
         raise Conflict("the master has an administrator; he can invite others")
-    return _make(session, clock, identifiers, LinkKind.SETUP, url + SETUP_PATH)
+    return _make(session, clock, identifiers, LinkKind.SETUP, url.rstrip("/") + SETUP_PATH)
 
 
 def make_reset_link(
@@ -59,7 +59,7 @@ def make_reset_link(
     """Return a link by which a person gives herself a new password, within 24 hours."""
     rights.require(session, Action.ADMINISTER, person)
     session.execute(delete(OneTimeLink).where(OneTimeLink.person_id == person.id))
-    return _make(session, clock, identifiers, LinkKind.RESET, url + RESET_PATH, person)
+    return _make(session, clock, identifiers, LinkKind.RESET, url.rstrip("/") + RESET_PATH, person)
 
 
 def _make(

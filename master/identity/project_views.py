@@ -352,7 +352,7 @@ def invite(reference: str, body: shapes.NewInvitation) -> rest.Reply:
         role=body.role,
         project=project,
     )
-    link = f"{request.url_root.rstrip('/')}{invitations.PATH}?token={secret}"
+    link = invitations.link_of(secret, context().settings.public_url or request.url_root)
     return rest.Reply(_invitation(invitation) | {"token": secret, "link": link})
 
 

@@ -1,10 +1,11 @@
 """Persons, organisations and projects, and who is what in which."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Select, bindparam, func, select
-from sqlalchemy.orm import Session, contains_eager
+from sqlalchemy.orm import Session, contains_eager, selectinload
 
 from slapos.master import numbering
 from slapos.master.identity import rights
@@ -83,6 +84,25 @@ def find_person(session: Session, reference: str, *, lock: bool = False) -> Pers
 def person_of_email(session: Session, email: str) -> Person | None:
     """Return whose e-mail address it is; asks for no right."""
     return session.scalar(_PERSON_BY_EMAIL, {"email": email})
+
+
+def everybody(session: Session) -> Iterator[Person]:
+    """Yield the persons that the caller may see, with their roles, the oldest first."""
+    whole = persons(session).options(
+        selectinload(Person.memberships).joinedload(Membership.project)
+    )
+    yield from session.scalars(whole.order_by(Person.id).execution_options(yield_per=500))
+
+
+def named_person(session: Session, name: str) -> Person:
+    """Return a person of an e-mail address or a reference; raises NotFound."""
+    if "@" not in name:
+        return find_person(session, name)
+    person = person_of_email(session, name.strip().lower())
+    if person is None:
+        raise rights.not_there(Subject(Kind.PERSON, name))
+    rights.require(session, Action.SEE, person)
+    return person
 
 
 def create_person(session: Session, clock: Clock, email: str, name: str) -> Person:

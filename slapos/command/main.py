@@ -61,6 +61,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "proxy show": ("slapos.command.proxy_show", "show what the local master knows"),
     "master init": ("slapos.command.master_init", "make what a master for many customers needs"),
     "master start": ("slapos.command.master_start", "run the master for many customers"),
+    "master user": (
+        "slapos.command.master_user",
+        "list people, invite and suspend them, give and take roles, reset passwords",
+    ),
+    "master project": ("slapos.command.master_project", "list projects, make new ones"),
     "master tasks": ("slapos.command.master_tasks", "show what the master does by itself"),
 }
 
