@@ -25,13 +25,15 @@ from tests.e2e.deployment import MASTER, NODE, Deployment, until
 #: The orders, and their software types.
 TYPES = {"one": "default", "two": "default", "three": "default", "tree": "deep2"}
 #: Seconds that may pass between two blows.
-LONGEST_PAUSE = 0.4
-#: Seconds that one waits for a process to be there before something else is killed.
-PATIENCE = 3.0
+LONGEST_PAUSE = 0.3
+#: Seconds that one waits for work of the kind that was killed least before other work is killed.
+PATIENCE = 0.8
 #: Seconds in which a node that is beaten acts on an order.
 DELAY = 15.0
 #: Seconds that everything gets to come right afterwards, back-off included.
 SETTLING = 180.0
+#: What the node has at work.
+WORK = ("a build", "work in a partition", "the warm process")
 STARTED, STOPPED, DESTROYED = InstanceState
 
 
@@ -132,73 +134,68 @@ class Storm:
         raise AssertionError(f"the master does not take the order {title}")
 
     def _kill(self) -> None:
-        """Kill one of what is there."""
-        kind = self._chance.choice(list(self._targets))
-        self.killed[kind if self._targets[kind](self) else "nothing to kill"] += 1
+        """Kill one of what is there: the node always is."""
+        kill = self._chance.choices(list(self._ways), list(self._ways.values()))[0]
+        self.killed[kill(self) or self._kill_node()] += 1
 
-    def _kill_node(self) -> bool:
+    def _kill_node(self) -> str:
         self._deployment.kill(NODE)
         self._deployment.start(NODE)
-        return True
+        return "the node"
 
-    def _kill_master(self) -> bool:
+    def _kill_master(self) -> str:
         self._deployment.kill(MASTER)
         self._deployment.start(MASTER)
-        return True
+        return "the master"
 
-    def _kill_supervisord(self) -> bool:
+    def _kill_supervisord(self) -> str | None:
         with suppress(OSError, ValueError):
             pid = int((self._deployment.root / "inst/var/run/supervisord.pid").read_text())
             if _is_of(pid, self._deployment.root):
                 self._fell.append(time.time())
                 os.kill(pid, signal.SIGKILL)
-                return True
-        return False
+                return "supervisord"
+        return None
 
-    def _kill_build(self) -> bool:
+    def _kill_work(self) -> str | None:
+        """Make the node work, and kill a buildout, a promise, whatever of its is at work then."""
+        self._change()
         self._change_release()
-        return self._kill_at_work("soft")
-
-    def _kill_instance(self) -> bool:
-        self._change()
-        return self._kill_at_work("inst")
-
-    def _kill_at_work(self, below: str) -> bool:
-        """Kill a buildout, a promise, whatever of the node's works in a folder now."""
-        place = self._deployment.root / below
-        return self._kill_of_the_node(
-            lambda pid: Path(f"/proc/{pid}/cwd").readlink().parent == place
-        )
-
-    def _kill_warm(self) -> bool:
-        self._change()
-        return self._kill_of_the_node(
-            lambda pid: b"warm_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
-
-    def _kill_of_the_node(self, is_meant: Callable[[int], bool]) -> bool:
-        """Wait for a process that the node has started and that is meant, and kill it."""
+        wanted = min(WORK, key=lambda kind: self.killed[kind])
         deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            found = []
-            for pid in _below(self._deployment.processes[NODE].pid):
-                with suppress(OSError):
-                    if is_meant(pid):
-                        found.append(pid)
-            if found:
+        while True:
+            found = self._at_work()
+            is_over = time.monotonic() > deadline
+            kind = wanted if wanted in found else next(iter(found), None) if is_over else None
+            if kind is not None:
                 with suppress(ProcessLookupError):
-                    os.kill(self._chance.choice(found), signal.SIGKILL)
-                    return True
+                    os.kill(self._chance.choice(found[kind]), signal.SIGKILL)
+                    return kind
+            if is_over and not found:
+                return None
             time.sleep(0.005)
-        return False
 
-    _targets: dict[str, Callable[["Storm"], bool]] = {  # noqa: RUF012
-        "the node": _kill_node,
-        "the master": _kill_master,
-        "supervisord": _kill_supervisord,
-        "a build": _kill_build,
-        "work in a partition": _kill_instance,
-        "the warm process": _kill_warm,
+    def _at_work(self) -> dict[str, list[int]]:
+        """Return the processes that the node has started, by what they are."""
+        found: dict[str, list[int]] = {}
+        for pid in _below(self._deployment.processes[NODE].pid):
+            with suppress(OSError):
+                folder = Path(f"/proc/{pid}/cwd").readlink().parent
+                if b"warm_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.setdefault("the warm process", []).append(pid)
+                elif folder == self._deployment.root / "soft":
+                    found.setdefault("a build", []).append(pid)
+                elif folder == self._deployment.root / "inst":
+                    found.setdefault("work in a partition", []).append(pid)
+        return found
+
+    #: How something is killed, and how often: seldom the master, for which all wait until it is
+    #: back.
+    _ways: dict[Callable[["Storm"], str | None], int] = {  # noqa: RUF012
+        _kill_node: 3,
+        _kill_master: 2,
+        _kill_supervisord: 3,
+        _kill_work: 9,
     }
 
     # What is to be.

@@ -21,6 +21,7 @@ def test_nothing_is_lost_doubled_or_restarted_without_need_in_a_storm() -> None:
         storm.blow(KILLS)
         storm.calm()
         assert sum(storm.killed.values()) == KILLS, storm.killed
-        assert storm.killed["nothing to kill"] < KILLS / 2, storm.killed
+        assert len(storm.killed) == 6, storm.killed
+        assert min(storm.killed.values()) >= KILLS / 20, storm.killed
         for which in (NODE, MASTER):
             assert "Traceback" not in deployment.log(which)
