@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import ssl
 
 from slapos.master.settings import Settings
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
@@ -45,6 +46,21 @@ def refuse_unsafe(settings: Settings) -> None:
         "there unencrypted: set certificate_file and key_file, or trusted_proxies to the web "
         "server in front that speaks TLS, or host = 127.0.0.1"
     )
+
+
+def check_certificate(settings: Settings) -> None:
+    """Raise InvalidConfiguration when the certificate or its key cannot be used."""
+    if settings.certificate_file is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.certificate_file, settings.key_file)
+    except OSError as error:
+        raise InvalidConfiguration(
+            f"the certificate {settings.certificate_file} cannot be used with the key "
+            f"{settings.key_file}: {error.strerror or error}; both are PEM, the certificate first "
+            "and then what signed it, and this user has to be able to read them"
+        ) from error
 
 
 def url_of(host: str, port: int, scheme: str = "http") -> str:

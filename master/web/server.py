@@ -4,11 +4,16 @@ import asyncio
 import logging
 import resource
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 from flask import Flask
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from slapos.master.feed.admission import Admission
 from slapos.master.feed.asgi import Changes
@@ -33,6 +38,10 @@ LARGEST_HEAD = 256 * 1024
 UNSENT = 16 * 1024 * 1024
 #: Seconds that requests which are being answered get when the server is told to end.
 GRACE = 5
+#: Seconds in which the clients of a server that is replaced may still ask on the connections that
+#: they have; each is told that it is the last time. Those that are just being made get the shorter.
+LINGER, SHORT_LINGER = 5.0, 0.5
+LEAVING = "slapos_leaving"
 #: File descriptors that are kept for all but connections.
 RESERVED = 64
 
@@ -82,6 +91,14 @@ class Connection(HttpToolsProtocol):
         """Stop counting."""
         super().on_headers_complete()
         self._in_head = False
+        if getattr(self.server_state, LEAVING, False):
+            self.cycle.keep_alive = False
+
+    def leave(self) -> None:
+        """Close the connection after the answer that is being made, or the next one."""
+        cycle: RequestResponseCycle | None = self.cycle  # none before the first request
+        if cycle is not None:
+            cycle.keep_alive = False
 
     def _expect_more(self) -> None:
         self._unset_keepalive_if_required()
@@ -99,21 +116,32 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._workers, self._feed, self._runner = workers, feed, runner
         self._running: asyncio.Task[None] | None = None
+        self._is_replaced = False
+        #: Called in the event loop once it listens.
+        self.when_started: Callable[[], None] | None = None
+
+    def leave(self) -> None:
+        """End because another server has come up in the place of this one."""
+        self._is_replaced = self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, to look for changes, and to do tasks."""
         self._running = asyncio.create_task(self._feed.run())
         await super().startup(sockets)
         self._runner.start()
+        if self.when_started is not None:
+            self.when_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, let those who wait go, and threads end what they are at."""
         for server in self.servers:
             server.close()
+        self._runner.stop()
+        if self._is_replaced:
+            await self._linger()
         for connection in self.server_state.connections:
             connection.shutdown()
         self._feed.close()
-        self._runner.stop()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GRACE
         while loop.time() < deadline and (
@@ -121,6 +149,19 @@ class Server(uvicorn.Server):
         ):
             await asyncio.sleep(0.01)
         self._workers.stop()
+
+    async def _linger(self) -> None:
+        """Answer on the connections that there are, once on each: so no request is lost."""
+        setattr(self.server_state, LEAVING, True)
+        for connection in self.server_state.connections:
+            connection.leave()  # type: ignore[union-attr]  # they are of our class
+        self._feed.close()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        while loop.time() < began + LINGER and not (
+            loop.time() > began + SHORT_LINGER and not self.server_state.connections
+        ):
+            await asyncio.sleep(0.01)
 
 
 def make_server(app: Flask, idle: int = IDLE) -> Server:

@@ -11,7 +11,6 @@ from slapos.node.agent.conductor import Conductor, End, Restarted
 from slapos.node.agent.ending import EndableRunner, Ending, Interrupted
 from slapos.node.agent.feed import ANSWER_TIME, WAIT, Feed
 from slapos.node.agent.measuring import Measuring, count_end
-from slapos.node.agent.notify import ServiceManager
 from slapos.node.agent.plan import Ended, Job, Kind, Plan
 from slapos.node.agent.pool import Pool
 from slapos.node.agent.sending import Sending
@@ -27,6 +26,7 @@ from slapos.protocol.errors import SlapOSError
 from slapos.system.memory import share_arenas
 from slapos.system.process_lock import process_lock
 from slapos.system.runner import SystemRunner
+from slapos.system.service_manager import ServiceManager
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from slapos.node.agent.lane import NEVER
-from slapos.node.agent.notify import ServiceManager
 from slapos.node.agent.plan import Ended, Job, Kind, Plan
 from slapos.node.agent.saying import Saying
 from slapos.protocol.messages import NodeInformation
 from slapos.system.clock import Clock
+from slapos.system.service_manager import ServiceManager
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,10 @@
 """Run the master for many customers: people sign in, nodes and instances show certificates.
 
 Its settings are the section [slapos-master] of its settings file. On a machine that has nothing it
-first makes what `slapos master init` makes. It says where it listens once it is ready, and ends on
-SIGTERM.
+first makes what `slapos master init` makes. It says where it listens once all its web processes
+are ready, and starts those again that die. SIGTERM ends it, after what is being answered; SIGHUP
+replaces the web processes one after the other, with new settings (but for host, port and workers),
+certificates and code, and no request is lost.
 
 examples:
   slapos master start
@@ -12,11 +14,13 @@ exit status: 0 ended as it was told, 1 failed or refused
 """
 
 import argparse
-import signal
-from typing import NoReturn
+import asyncio
+import sys
 
 from slapos.command.master_init import initialise
-from slapos.command.master_options import add_master_arguments
+from slapos.command.master_options import add_master_arguments, master_configuration
+from slapos.system.service_manager import ServiceManager
+from slapos.system.settings import environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,26 +30,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
-    # Imported here, so that `--help` does not wait for the web framework.
-    from slapos.master.app import create_app  # noqa: PLC0415
+    # Imported here, so that `--help` does not wait for the database library.
     from slapos.master.traffic.logs import configure  # noqa: PLC0415
-    from slapos.master.web.listening import listen, refuse_unsafe, url_of  # noqa: PLC0415
-    from slapos.master.web.server import allow_connections, make_server  # noqa: PLC0415
+    from slapos.master.web.fleet import Fleet  # noqa: PLC0415
+    from slapos.master.web.listening import (  # noqa: PLC0415
+        check_certificate,
+        listen,
+        refuse_unsafe,
+        url_of,
+    )
 
     settings = initialise(arguments)
     configure(settings.log_format)
     refuse_unsafe(settings)
-    allow_connections()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end)
+    check_certificate(settings)
+    words = [
+        sys.executable,
+        "-m",
+        "slapos.master.web.process",
+        str(master_configuration(arguments)),
+    ]
     with listen(settings.host, settings.port, change="port in the settings file") as listener:
-        app = create_app(settings)
+        fleet = Fleet(words, listener, settings.workers, ServiceManager(environment()))
         scheme = "https" if settings.certificate_file else "http"
         url = url_of(settings.host, listener.getsockname()[1], scheme)
-        print(f"listening on {url}", flush=True)
-        make_server(app).run(sockets=[listener])
-    return 0
-
-
-def _end(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(0)
+        came_up = asyncio.run(fleet.run(lambda: print(f"listening on {url}", flush=True)))
+    return 0 if came_up else 1

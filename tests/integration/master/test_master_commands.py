@@ -4,13 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 import trustme
+
+from tests.e2e.deployment import until
 
 START = [sys.executable, "-m", "slapos.command", "master"]
 
@@ -36,21 +41,24 @@ def configured(folder: Path, database_uri: str, **keys: str) -> Path:
 
 @contextmanager
 def started(cfg: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start a master, and give its URL once it listens."""
+    """Start a master, and give its URL once it listens; what it logs is beside the settings."""
     words = [*START, "start", "--cfg", str(cfg)]
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with (
+        log_of(cfg).open("a") as log,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            if not line.startswith("listening on "):
-                process.kill()
-                raise AssertionError(process.communicate())
+            assert line.startswith("listening on "), log_of(cfg).read_text()
             yield line.split()[-1], process
         finally:
             process.terminate()
             process.communicate(timeout=60)
+
+
+def log_of(cfg: Path) -> Path:
+    return cfg.with_suffix(".log")
 
 
 def test_it_starts_on_a_machine_that_has_nothing(tmp_path: Path) -> None:
@@ -124,6 +132,90 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path: Path, database_uri: 
     done = master("start", cfg=configured(tmp_path, database_uri, secret_file=str(secret)))
     assert done.returncode == 1
     assert f"chmod 600 {secret}" in done.stderr
+
+
+def test_a_web_process_that_dies_is_started_again(tmp_path: Path) -> None:
+    with started(configured(tmp_path, "master.db", workers="2")) as (url, process):
+        first = _web_processes(process)
+        assert len(first) == 2
+        for each in first:
+            each.kill()
+        until(lambda: len(_web_processes(process)) == 2, "both are there again")
+        assert not set(_web_processes(process)) & set(first)
+        assert requests.get(f"{url}v1/health", timeout=20).ok
+
+
+def test_all_processes_end_whatever_the_first_dies_of(tmp_path: Path) -> None:
+    with started(configured(tmp_path, "master.db", workers="2")) as (_, process):
+        all_of_them = _web_processes(process)
+        process.kill()
+        until(lambda: not any(map(_is_alive, all_of_them)), "they have ended")
+
+
+def test_a_reload_loses_no_request(tmp_path: Path) -> None:
+    """On new connections and on old ones, all the while that both processes are replaced."""
+    cfg = configured(tmp_path, "master.db", workers="2", anonymous_rate_limit="off")
+    with started(cfg) as (url, process), ThreadPoolExecutor(4) as pool:
+        over = threading.Event()
+        asking = [pool.submit(_ask, url, over, keeps=keeps) for keeps in (True, True, False, False)]
+        before = set(_web_processes(process))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: _are_replaced(process, before), "all processes are new")
+        over.set()
+        assert all(each.result(60) > 20 for each in asking)
+
+
+def test_a_reload_that_does_not_come_up_leaves_the_old_processes(tmp_path: Path) -> None:
+    cfg = configured(tmp_path, "master.db")
+    with started(cfg) as (url, process):
+        before = _web_processes(process)
+        cfg.write_text("[slapos-master]\nnonsense = 1\n")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "the old ones go on" in log_of(cfg).read_text(), "it has tried")
+        assert "which is no setting" in log_of(cfg).read_text()
+        assert _web_processes(process) == before
+        assert requests.get(f"{url}v1/health", timeout=20).ok
+
+
+def test_it_ends_when_its_processes_do_not_come_up(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("nonsense")
+    cfg = configured(
+        tmp_path,
+        "master.db",
+        certificate_file=str(tmp_path / "cert.pem"),
+        key_file=str(tmp_path / "cert.pem"),
+    )
+    done = master("start", cfg=cfg)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cert.pem" in done.stderr
+
+
+def _ask(url: str, over: threading.Event, *, keeps: bool) -> int:
+    """Ask again and again; return how often. Raises when a request is lost."""
+    with requests.Session() as session:
+        count = 0
+        while not over.is_set():
+            headers = {} if keeps else {"Connection": "close"}
+            assert session.get(f"{url}v1/health", timeout=60, headers=headers).ok
+            count += 1
+            over.wait(0.01)
+    return count
+
+
+def _web_processes(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [each for each in psutil.Process(process.pid).children() if _is_alive(each)]
+
+
+def _are_replaced(process: subprocess.Popen[str], seen: set[psutil.Process]) -> bool:
+    found = _web_processes(process)
+    return len(found) == 2 and not seen.intersection(found)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _secret(folder: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slapos.node.agent.notify import ServiceManager
+from slapos.system.service_manager import ServiceManager
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Telling systemd that the agent is ready and alive, where it asks for that (sd_notify)."""
+"""Telling systemd that a program is ready and alive, where it asks for that (sd_notify)."""
 
 import os
 import socket
@@ -22,15 +22,19 @@ class ServiceManager:
         return max(int(self._limit) / 2_000_000, 0.1)
 
     def ready(self) -> None:
-        """Tell that the agent is at work."""
+        """Tell that all is at work."""
         self._tell("READY=1")
 
     def alive(self) -> None:
         """Give a sign of life."""
         self._tell("WATCHDOG=1")
 
+    def reloading(self, monotonic: float) -> None:
+        """Tell that a reload has begun, at that time of the monotonic clock; `ready` ends it."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic * 1_000_000)}")
+
     def stopping(self) -> None:
-        """Tell that the agent ends."""
+        """Tell that the program ends."""
         self._tell("STOPPING=1")
 
     def _tell(self, text: str) -> None:
