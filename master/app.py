@@ -8,6 +8,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from slapos.master import http, migrations
 from slapos.master.audit import views as audit
 from slapos.master.audit.recording import record_changes
+from slapos.master.catalog import product_views as products
+from slapos.master.catalog import supply_views as supplies
 from slapos.master.catalog import views as catalog
 from slapos.master.database import open_database
 from slapos.master.feed import views as feed
@@ -91,6 +93,8 @@ def create_app(
         nodes.blueprint,
         networks.blueprint,
         catalog.blueprint,
+        products.blueprint,
+        supplies.blueprint,
         provisioning.blueprint,
         tasks.blueprint,
         feed.blueprint,

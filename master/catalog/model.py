@@ -8,13 +8,16 @@ from sqlalchemy import JSON, ForeignKey, Index, String, Text, UniqueConstraint, 
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
+from slapos.master.identity.model import Person, Project
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.text import URL_LENGTH
+from slapos.protocol.errors import Conflict
 from slapos.protocol.states import InstallationState
 
 TITLE_LENGTH = 200
 REFERENCE_LENGTH = 40
+INSTALLATION_PREFIX = "SOFTINSTALL-"
 
 
 class ProductState(StrEnum):
@@ -23,6 +26,13 @@ class ProductState(StrEnum):
     DRAFT = "draft"
     PUBLISHED = "published"
     WITHDRAWN = "withdrawn"
+
+
+NEXT_STATES = {
+    ProductState.DRAFT: {ProductState.PUBLISHED},
+    ProductState.PUBLISHED: {ProductState.WITHDRAWN},
+    ProductState.WITHDRAWN: {ProductState.PUBLISHED},
+}
 
 
 class SoftwareProduct(Base):
@@ -39,6 +49,7 @@ class SoftwareProduct(Base):
     state: Mapped[str] = mapped_column(String(20), default=ProductState.DRAFT)
     created_at: Mapped[datetime]
 
+    project: Mapped[Project] = relationship()
     releases: Mapped[list["SoftwareRelease"]] = relationship(
         back_populates="product", cascade="all, delete-orphan", order_by="SoftwareRelease.id"
     )
@@ -49,6 +60,12 @@ class SoftwareProduct(Base):
     def subject(self) -> Subject:
         """Return what rights on it go by."""
         return Subject(Kind.PRODUCT, self.reference, self.project_id)
+
+    def become(self, state: ProductState) -> None:
+        """Be published, or withdrawn; what has once been published is no draft again."""
+        if state not in NEXT_STATES[ProductState(self.state)]:
+            raise Conflict(f"the product {self.reference} is {self.state}; it cannot be {state}")
+        self.state = state
 
 
 class SoftwareRelease(Base):
@@ -109,12 +126,20 @@ class AllocationSupply(Base):
     installs_by_need: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
 
-    nodes: Mapped[list["SupplyNode"]] = relationship(cascade="all, delete-orphan")
-    cells: Mapped[list["SupplyCell"]] = relationship(cascade="all, delete-orphan")
+    project: Mapped[Project] = relationship()
+    customer: Mapped[Person | None] = relationship()
+    nodes: Mapped[list["SupplyNode"]] = relationship(
+        cascade="all, delete-orphan", passive_deletes=True
+    )
+    cells: Mapped[list["SupplyCell"]] = relationship(
+        cascade="all, delete-orphan", passive_deletes=True
+    )
 
     def subject(self) -> Subject:
-        """Return what rights on it go by."""
-        return Subject(Kind.SUPPLY, self.reference, self.project_id, self.customer_id)
+        """Return what rights on it go by: not every customer of the project may see each."""
+        kind = Kind.SUPPLY if self.enabled and self.customer_id is None else Kind.PRIVATE_SUPPLY
+        owner = self.customer_id if self.enabled else None
+        return Subject(kind, self.reference, self.project_id, owner)
 
 
 class SupplyNode(Base):
@@ -161,6 +186,9 @@ class SupplyCell(Base):
         ForeignKey("software_types.id", ondelete="CASCADE"), primary_key=True
     )
 
+    release: Mapped[SoftwareRelease] = relationship()
+    type: Mapped[SoftwareType] = relationship()
+
 
 class SoftwareInstallation(Base):
     """A release that is wanted on a node, or is to go from it, and what the node says of it.
@@ -185,6 +213,17 @@ class SoftwareInstallation(Base):
     message: Mapped[str] = mapped_column(Text, default="")
 
     node: Mapped[ComputeNode] = relationship()
+
+    @property
+    def reference(self) -> str:
+        """What it is known by: SOFTINSTALL-n."""
+        return f"{INSTALLATION_PREFIX}{self.id}"
+
+    def want(self, state: InstallationState) -> None:
+        """Have it available or gone; what the node said of another wish counts no more."""
+        if self.requested_state != state:
+            self.requested_state = state
+            self.reported_state, self.reported_at, self.message = None, None, ""
 
     def seen_by(self) -> int | None:
         """Return the id of its node."""

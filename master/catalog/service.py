@@ -1,18 +1,33 @@
 """What can be done with releases on nodes. Nothing here commits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
-from slapos.master.catalog.model import SoftwareInstallation
+from slapos.master.catalog import use
+from slapos.master.catalog.model import (
+    INSTALLATION_PREFIX,
+    ProductState,
+    SoftwareInstallation,
+    SoftwareProduct,
+    SoftwareRelease,
+)
+from slapos.master.identity.caller import CallerKind, caller_of
+from slapos.master.identity.model import Project
+from slapos.master.identity.rights import Action, not_there, require, visible
+from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.text import URL_LENGTH, checked_text, kept_message
-from slapos.protocol.errors import InvalidRequest, NotFound
+from slapos.protocol.errors import Conflict, InvalidRequest, NotFound
 from slapos.protocol.states import BuildState, InstallationState
 from slapos.system.clock import Clock
+
+#: Longer numbers are of no row.
+LONGEST_NUMBER = 10
 
 
 def supply(
@@ -27,18 +42,46 @@ def supply(
         ) from error
     checked_text("the URL of a release", url, URL_LENGTH)
     found = nodes.find_node(session, node)
-    installation = find(session, found.id, url)
+    subject = Subject(Kind.INSTALLATION, url, found.project_id, node_id=found.id)
+    if wanted is InstallationState.AVAILABLE:
+        require(session, Action.CREATE, subject)
+        found.check_valid()
+        installation = need(session, clock, found.id, url)
+        nodes.may_take_more(session, found)
+        return installation
+    require(session, Action.DESTROY, subject)
+    return _give_up(session, found, url)
+
+
+def need(session: Session, clock: Clock, node_id: int, url: str) -> SoftwareInstallation:
+    """Have a release on a node because it is needed there, whoever asks."""
+    installation = find(session, node_id, url)
     if installation is None:
-        if wanted is InstallationState.DESTROYED:
-            return None
         installation = SoftwareInstallation(
-            node_id=found.id, url=url, requested_state=wanted, created_at=clock.now(), message=""
+            node_id=node_id,
+            url=url,
+            requested_state=InstallationState.AVAILABLE,
+            created_at=clock.now(),
+            message="",
         )
         session.add(installation)
-    elif installation.requested_state != wanted:
-        installation.requested_state = wanted
-        installation.reported_state, installation.message = None, ""
-        installation.reported_at = None
+    else:
+        installation.want(InstallationState.AVAILABLE)
+    session.flush()
+    return installation
+
+
+def _give_up(session: Session, node: ComputeNode, url: str) -> SoftwareInstallation | None:
+    installation = find(session, node.id, url)
+    if installation is None:
+        return None
+    is_local = caller_of(session).kind is CallerKind.LOCAL
+    if not is_local and use.is_used(session, node.id, url):
+        raise Conflict(
+            f"the release {url} is used by instances on {node.reference}; "
+            "destroy or upgrade those first"
+        )
+    installation.want(InstallationState.DESTROYED)
     session.flush()
     return installation
 
@@ -48,6 +91,8 @@ def report(
 ) -> None:
     """Take in what a node says of a release; one that is removed as requested is forgotten."""
     found = nodes.find_node(session, node)
+    subject = Subject(Kind.INSTALLATION, url, found.project_id, node_id=found.id)
+    require(session, Action.REPORT, subject)
     heard_from(session, found.id, clock.now())
     if state is BuildState.DESTROYED:
         installation = find(session, found.id, url)
@@ -58,6 +103,42 @@ def report(
         installation.reported_state, installation.reported_at = state, clock.now()
         installation.message = kept_message(message)
     session.flush()
+
+
+def matching(
+    session: Session,
+    *,
+    node: str | None = None,
+    url: str | None = None,
+    project: str | None = None,
+) -> Select[SoftwareInstallation]:
+    """Return a SELECT of the installations that are looked for and that the caller may see."""
+    statement = select(SoftwareInstallation).join(SoftwareInstallation.node)
+    statement = visible(
+        session,
+        statement,
+        Kind.INSTALLATION,
+        project=ComputeNode.project_id,
+        node=SoftwareInstallation.node_id,
+    )
+    if node is not None:
+        statement = statement.where(ComputeNode.reference == node)
+    if url is not None:
+        statement = statement.where(SoftwareInstallation.url == url)
+    if project is not None:
+        statement = statement.join(ComputeNode.project).where(Project.reference == project)
+    return statement
+
+
+def find_installation(session: Session, reference: str) -> SoftwareInstallation:
+    """Return the installation SOFTINSTALL-n that the caller may see, or raise NotFound."""
+    number = reference.removeprefix(INSTALLATION_PREFIX)
+    is_number = number.isascii() and number.isdigit() and len(number) < LONGEST_NUMBER
+    installation = session.get(SoftwareInstallation, int(number)) if is_number else None
+    if installation is None or installation.reference != reference:
+        raise not_there(Subject(Kind.INSTALLATION, reference[:60]))
+    require(session, Action.SEE, installation)
+    return installation
 
 
 def find(session: Session, node_id: int, url: str) -> SoftwareInstallation | None:
@@ -92,3 +173,40 @@ def installations(session: Session, node_id: int) -> Sequence[SoftwareInstallati
 def releases_of(products: Mapping[str, str], product: str) -> list[str]:
     """Return the URLs of a software product's releases, the best first."""
     return [products[product]] if product in products else []
+
+
+def offered_releases(
+    session: Session,
+    clock: Clock,
+    *,
+    product: str | None = None,
+    url: str | None = None,
+    project: str | None = None,
+) -> list[str]:
+    """Return the URLs of a published product's releases, the best first.
+
+    The product goes by its reference or title, or by the URL of one of its releases; in one project
+    or in all that the caller may see. The best is the one that took effect last; those of the
+    future come last, the nearest first. An unknown product has none.
+    """
+    if (product is None) == (url is None):
+        raise InvalidRequest("name either a software product or one of its releases")
+    statement = select(SoftwareRelease).join(SoftwareRelease.product)
+    statement = visible(session, statement, Kind.PRODUCT, project=SoftwareProduct.project_id)
+    statement = statement.where(SoftwareProduct.state == ProductState.PUBLISHED)
+    if product is not None:
+        named = or_(SoftwareProduct.reference == product, SoftwareProduct.title == product)
+        statement = statement.where(named)
+    else:
+        statement = statement.where(SoftwareProduct.releases.any(SoftwareRelease.url == url))
+    if project is not None:
+        statement = statement.join(SoftwareProduct.project).where(Project.reference == project)
+    found = session.scalars(statement).all()
+    return list(dict.fromkeys(each.url for each in best_first(found, clock.now())))
+
+
+def best_first(releases: Iterable[SoftwareRelease], now: datetime) -> list[SoftwareRelease]:
+    """Return releases in the order in which they are to be taken."""
+    by_age = sorted(releases, key=lambda each: (each.effective_at, each.id))
+    present = [each for each in by_age if each.effective_at <= now]
+    return present[::-1] + by_age[len(present) :]

@@ -119,6 +119,7 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
         Role.SUPPORT: _SEE,
     },
     Kind.SUPPLY: {Role.CUSTOMER: _SEE, **_PRODUCTION, Role.SUPPORT: _SEE},
+    Kind.PRIVATE_SUPPLY: {Relation.OWNER: _SEE, **_PRODUCTION, Role.SUPPORT: _SEE},
     Kind.INSTANCE_NODE: {
         Role.CUSTOMER: _SEE,
         Relation.PROJECT_INSTANCE: _SEE,

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     INSTALLATION = "software installation"
     PRODUCT = "software product"
     SUPPLY = "allocation supply"
+    #: One that is disabled, or for one customer.
+    PRIVATE_SUPPLY = "private allocation supply"
     INSTANCE_NODE = "instance node"
     REMOTE_NODE = "remote node"
     TREE = "instance tree"

@@ -196,8 +196,7 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[Co
     and goes as soon as it is free and still missing. Return those that have other addresses now.
     """
     _check(told)
-    is_local = caller_of(session).kind is CallerKind.LOCAL
-    if is_local:
+    if caller_of(session).kind is CallerKind.LOCAL:
         ensure_node(session, clock, told.reference)
     node = find_node(session, told.reference, lock=True)
     _check_says_itself(session, node)
@@ -226,14 +225,24 @@ def format_node(session: Session, clock: Clock, told: NodeFormat) -> Sequence[Co
         elif partition.missing_since is None:
             partition.missing_since = clock.now()
     session.flush()
-    if gains and not is_local:
+    if gains:
         may_take_more(session, node)
     return readdressed
 
 
 def may_take_more(session: Session, node: ComputeNode) -> None:
     """Have those looked at that wait for a place, as there may be one on a node now."""
-    sense(session, ALLOCATE_INSTANCES, f"node:{node.id}")
+    _sense_places(session, f"node:{node.id}")
+
+
+def sense_project(session: Session, project_id: int) -> None:
+    """Have those looked at that wait for a place in a project: what it allows has changed."""
+    _sense_places(session, f"project:{project_id}")
+
+
+def _sense_places(session: Session, key: str) -> None:
+    if caller_of(session).kind is not CallerKind.LOCAL:  # there, nobody waits for a place
+        sense(session, ALLOCATE_INSTANCES, key)
 
 
 def _check_says_itself(session: Session, node: ComputeNode) -> None:
