@@ -47,6 +47,7 @@ def supply(
         require(session, Action.CREATE, subject)
         found.check_valid()
         installation = need(session, clock, found.id, url)
+        session.flush()
         nodes.may_take_more(session, found)
         return installation
     require(session, Action.DESTROY, subject)
@@ -54,7 +55,7 @@ def supply(
 
 
 def need(session: Session, clock: Clock, node_id: int, url: str) -> SoftwareInstallation:
-    """Have a release on a node because it is needed there, whoever asks."""
+    """Have a release on a node because an instance there needs it; not flushed yet."""
     installation = find(session, node_id, url)
     if installation is None:
         installation = SoftwareInstallation(
@@ -67,7 +68,6 @@ def need(session: Session, clock: Clock, node_id: int, url: str) -> SoftwareInst
         session.add(installation)
     else:
         installation.want(InstallationState.AVAILABLE)
-    session.flush()
     return installation
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
-from slapos.master.catalog.model import SoftwareInstallation, SupplyNode
+from slapos.master.catalog.model import SupplyNode
 from slapos.master.identity.model import Project
 from slapos.master.numbering import next_number
 from slapos.master.provisioning import hosting, placement, waiting
@@ -17,7 +17,6 @@ from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.master.provisioning.offers import Offer, offers_for
 from slapos.master.provisioning.waiting import Refusal, Why
 from slapos.protocol.errors import Conflict
-from slapos.protocol.states import InstallationState
 from slapos.system.clock import Clock
 from slapos.system.identifier import Identifiers
 
@@ -87,7 +86,7 @@ class FullPolicy:
         instance.weight = taken.offer.weight
         instance.put_in(taken.node_id, taken.partition_id)
         if not taken.is_installed:
-            _install(session, clock, taken.node_id, instance.software_url)
+            catalog.need(session, clock, taken.node_id, instance.software_url)
         return None
 
     def _share(
@@ -136,7 +135,7 @@ class FullPolicy:
             )
         instance.weight = found[0].weight
         if any(offer.installs_by_need for offer in found):
-            _install(session, clock, instance.node_id, instance.software_url)
+            catalog.need(session, clock, instance.node_id, instance.software_url)
 
     def may_stay(self, instance: SoftwareInstance, host: SoftwareInstance) -> bool:
         """Return whether the host is still of the release and type that are asked for."""
@@ -166,22 +165,3 @@ def _check_project(session: Session, instance: SoftwareInstance, reference: str)
         f"the filter project_guid is {reference!r}, but it was ordered in {project.reference}; "
         "request it again without the filter, or under another title in that project",
     )
-
-
-def _install(session: Session, clock: Clock, node_id: int, url: str) -> None:
-    """Have a release on a node because an instance needs it there."""
-    installation = catalog.find(session, node_id, url)
-    if installation is None:
-        session.add(
-            SoftwareInstallation(
-                node_id=node_id,
-                url=url,
-                requested_state=InstallationState.AVAILABLE,
-                created_at=clock.now(),
-                message="",
-            )
-        )
-    elif installation.requested_state != InstallationState.AVAILABLE:
-        installation.requested_state = InstallationState.AVAILABLE
-        installation.reported_state, installation.message = None, ""
-        installation.reported_at = None
