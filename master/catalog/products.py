@@ -24,8 +24,8 @@ from slapos.master.catalog.model import (
 )
 from slapos.master.identity.model import Project
 from slapos.master.identity.rights import Action, not_there, require, visible
+from slapos.master.identity.service import find_project
 from slapos.master.identity.subject import Kind, Subject
-from slapos.master.nodes.networks import find_project
 from slapos.master.nodes.service import sense_project
 from slapos.master.numbering import next_number
 from slapos.master.text import URL_LENGTH, checked_text

@@ -22,9 +22,9 @@ from slapos.master.catalog.model import (
 from slapos.master.identity.caller import Role
 from slapos.master.identity.model import Membership, Person, Project
 from slapos.master.identity.rights import Action, not_there, require, visible
+from slapos.master.identity.service import find_project
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import ComputeNode
-from slapos.master.nodes.networks import find_project
 from slapos.master.nodes.service import sense_project
 from slapos.master.numbering import next_number
 from slapos.master.text import checked_text

@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.identity.model import Project
 from slapos.master.identity.rights import Action, not_there, require, visible
+from slapos.master.identity.service import find_project
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import REFERENCE_LENGTH, ComputeNode, ComputerNetwork
 from slapos.master.numbering import next_number
@@ -14,21 +15,11 @@ from slapos.system.clock import Clock
 
 NETWORK = select(ComputerNetwork).where(ComputerNetwork.reference == bindparam("reference"))
 LOCKED_NETWORK = NETWORK.with_for_update()
-PROJECT = select(Project).where(Project.reference == bindparam("reference"))
 OF_TITLE = select(ComputerNetwork.reference).where(
     ComputerNetwork.project_id == bindparam("project_id"),
     ComputerNetwork.title == bindparam("title"),
 )
 COUNT_NODES = select(func.count()).where(ComputeNode.network_id == bindparam("network_id"))
-
-
-def find_project(session: Session, reference: str) -> Project:
-    """Return a project that the caller may see, or raise NotFound."""
-    project = session.scalar(PROJECT, {"reference": reference})
-    if project is None:
-        raise not_there(Subject(Kind.PROJECT, reference))
-    require(session, Action.SEE, project)
-    return project
 
 
 def find_network(session: Session, reference: str, *, lock: bool = False) -> ComputerNetwork:

@@ -88,7 +88,7 @@ def test_products_are_shown_to_those_of_the_project(world: World, product: str) 
 def test_only_production_changes_the_catalogue(world: World, product: str) -> None:
     supply = made(world, "/v1/supplies", supply_of(product))["reference"]
     (release,) = world.as_(MANAGER).get(f"/v1/products/{product}/releases").get_json()["releases"]
-    asked = [
+    asked: list[tuple[str, str, dict[str, Any] | None]] = [
         ("patch", f"/v1/products/{product}", {"title": "x"}),
         ("delete", f"/v1/products/{product}", None),
         ("post", f"/v1/products/{product}/releases", {"url": OTHER}),
@@ -227,14 +227,15 @@ def test_what_is_in_use_is_not_deleted(world: World, product: str) -> None:
 
 
 def test_supplies_are_shown_to_those_they_are_for(world: World, product: str) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "all": {},
+        "private": {"customer": "P-33"},
+        "disabled": {"enabled": False},
+        "disabled private": {"customer": "P-33", "enabled": False},
+    }
     references = {
         name: made(world, "/v1/supplies", supply_of(product, title=name, **fields))["reference"]
-        for name, fields in {
-            "all": {},
-            "private": {"customer": "P-33"},
-            "disabled": {"enabled": False},
-            "disabled private": {"customer": "P-33", "enabled": False},
-        }.items()
+        for name, fields in kinds.items()
     }
     seen = {
         MANAGER: set(references),

@@ -142,7 +142,8 @@ def test_an_instance_asks_for_children_with_its_own_name_only(
     child = request_form("db")
     assert world.as_(web).post(REQUEST, data=child | PARTITION).status_code == 408
     assert world.as_(web).post(REQUEST, data=child).status_code == 408
-    assert world.as_(foreign).post(REQUEST, data=child | PARTITION).status_code == 403
+    # Another project's nodes are as if they were not there.
+    assert world.as_(foreign).post(REQUEST, data=child | PARTITION).status_code == 404
     # Its node may ask for it, no other.
     assert world.as_("COMP-1").post(REQUEST, data=child | PARTITION).status_code == 408
     assert world.as_("COMP-2").post(REQUEST, data=child | PARTITION).status_code == 404
