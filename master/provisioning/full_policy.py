@@ -85,6 +85,8 @@ class FullPolicy:
             return why_no_partition(session, instance, filters, offers)
         instance.weight = taken.offer.weight
         instance.put_in(taken.node_id, taken.partition_id)
+        if taken.offer.shared_in_same_tree:  # somebody may wait for this host
+            waiting.project_has_changed(session, instance.tree.project_id)
         if not taken.is_installed:
             catalog.need(session, clock, taken.node_id, instance.software_url)
         return None

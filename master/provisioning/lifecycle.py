@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from slapos.master.identity.caller import CallerKind, caller_of
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputePartition
-from slapos.master.provisioning import lookup, placement
+from slapos.master.provisioning import lookup, placement, waiting
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.protocol.states import InstanceState
 from slapos.system.clock import Clock
@@ -25,8 +25,8 @@ def set_state(
         return  # those below are started when their requester asks for them again
     for each in lookup.requested_by(session, instance):
         lower_state(session, clock, each, state)
-    if instance.shared and state is InstanceState.DESTROYED:
-        forget(session, instance)
+    if state is InstanceState.DESTROYED and instance.partition_id is None:
+        _end(session, clock, instance)
 
 
 def lower_state(
@@ -38,10 +38,21 @@ def lower_state(
         set_state(session, clock, instance, state)
 
 
+def _end(session: Session, clock: Clock, instance: SoftwareInstance) -> None:
+    """Remove an instance that is on no node by itself, once those below it are gone."""
+    instance.stop_waiting()
+    if lookup.requested_by(session, instance):
+        instance.report(clock.now(), InstanceState.DESTROYED)
+    else:
+        forget(session, instance)
+
+
 def forget(session: Session, instance: SoftwareInstance) -> None:
     """Remove an instance that is gone, and whoever above only waited for it."""
     for shared in lookup.shared_on(session, instance):  # they have to find another host
         shared.host, shared.node, shared.connection = None, None, {}
+        if caller_of(session).kind is not CallerKind.LOCAL:
+            waiting.for_another_host(session, shared)
     partition, requester, tree = instance.partition, instance.requester, instance.tree
     session.delete(instance)
     session.flush()

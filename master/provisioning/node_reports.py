@@ -8,6 +8,7 @@ from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
+from slapos.master.identity.rights import Action, require
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.nodes.model import ComputeNode, TakenReport
@@ -27,6 +28,7 @@ TAKEN = select(TakenReport.report_id).where(
 def take_in(session: Session, clock: Clock, reference: str, batch: Sequence[Report]) -> Receipt:
     """Take in the reports of a node, and say what became of each."""
     node = nodes.find_node(session, reference)
+    require(session, Action.REPORT, node)
     heard_from(session, node.id, clock.now())
     seen = _seen(session, node, [report["id"] for report in batch])
     taken, refused = [], []

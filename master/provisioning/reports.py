@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from slapos.master.identity.rights import Action, require
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.provisioning import lifecycle, lookup
 from slapos.master.provisioning.model import SoftwareInstance
@@ -26,6 +27,7 @@ def report_state(
     A destroyed one is forgotten, and its partition is free, once none of the instances that it
     requested are left; those are returned, and are now to be destroyed too.
     """
+    require(session, Action.REPORT, instance)
     _heard_from_node_of(session, clock, instance)
     waiting: Sequence[SoftwareInstance] = ()
     if state is InstanceState.DESTROYED:
@@ -51,6 +53,7 @@ def report_error(
     since: datetime | None = None,
 ) -> None:
     """Take in that a node fails with an instance; `since` is since when, if it says so."""
+    require(session, Action.REPORT, instance)
     _heard_from_node_of(session, clock, instance)
     instance.report_error(clock.now(), kept_message(message), about, since)
     session.flush()

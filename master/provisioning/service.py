@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.identity.model import LOCAL_TENANT, Tenant
+from slapos.master.identity.rights import Action, require
+from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.provisioning import lifecycle, lookup, placement, waiting
@@ -50,12 +52,14 @@ def request_instance(
     """Return the instance that is asked for: made and placed if new, changed if different.
 
     An identical request changes nothing. A shared instance that is to be destroyed is gone at once.
-    Raises NoCapacity when it cannot be placed, NotReady when what is to be destroyed is not there.
+    Raises NoCapacity when it cannot be placed and must not wait, NotReady when what is to be
+    destroyed is not there.
     """
     _check(order)
     instance = lookup.find_by_title(
         session, order.title, order.shared, order.requester, order.tenant
     )
+    _require(session, order, instance)
     state = _possible_state(order)
     if instance is None:
         if order.state is InstanceState.DESTROYED:
@@ -82,6 +86,7 @@ def publish(
     session: Session, clock: Clock, instance: SoftwareInstance, connection: Mapping[str, Any]
 ) -> bool:
     """Set what an instance publishes; a change bangs whoever requested it. Return if it changed."""
+    require(session, Action.CHANGE, instance)
     values = as_texts(connection)
     if instance.connection == values:
         return False
@@ -94,6 +99,7 @@ def publish(
 
 def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: str) -> None:
     """Give an instance another title, with its tree if it is the root."""
+    require(session, Action.CHANGE, instance)
     checked_text("a title", title, TITLE_LENGTH)
     if title == instance.title:
         return
@@ -135,6 +141,11 @@ def format_node(session: Session, clock: Clock, told: nodes.NodeFormat) -> None:
 
 def bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
     """Have every instance of a tree processed again, under one timestamp."""
+    require(session, Action.CHANGE, tree)
+    _bang(session, clock, tree)
+
+
+def _bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
     members = lookup.instances_of(session, tree)
     now = max([clock.now(), *(member.changed_at + TICK for member in members)])
     for member in members:
@@ -147,12 +158,13 @@ def bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
 def bang_node(session: Session, clock: Clock, node: str) -> None:
     """Have every tree that is present on a node processed again."""
     found = nodes.find_node(session, node)
+    require(session, Action.REPORT, found)
     heard_from(session, found.id, clock.now())
     query = select(SoftwareInstance.tree_id).where(SoftwareInstance.node_id == found.id).distinct()
     for tree in session.scalars(
         select(InstanceTree).where(InstanceTree.id.in_(query)).order_by(InstanceTree.id)
     ).all():
-        bang(session, clock, tree)
+        _bang(session, clock, tree)
 
 
 def as_texts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +176,19 @@ def _check(order: InstanceOrder) -> None:
     checked_text("the title of an instance", order.title, TITLE_LENGTH)
     checked_text("the URL of a release", order.software_url, URL_LENGTH)
     checked_text("the type of an instance", order.software_type, TITLE_LENGTH)
+
+
+def _require(session: Session, order: InstanceOrder, instance: SoftwareInstance | None) -> None:
+    """Raise unless the caller may ask for it: who may change an instance may ask in its name."""
+    if order.requester is not None:
+        require(session, Action.CHANGE, order.requester)
+    elif instance is None:
+        # It is nobody's yet: to own it is no reason to be allowed to make it.
+        tenant = order.tenant
+        require(session, Action.CREATE, Subject(Kind.TREE, order.title, tenant.project_id))
+    else:
+        destroys = order.state is InstanceState.DESTROYED
+        require(session, Action.DESTROY if destroys else Action.CHANGE, instance.tree)
 
 
 def _possible_state(order: InstanceOrder) -> InstanceState:

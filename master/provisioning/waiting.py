@@ -38,6 +38,9 @@ class Why(StrEnum):
 
 #: What somebody may wait for in turn: it ends when something is freed or opened.
 IN_TURN = frozenset({Why.NO_FREE_PARTITION, Why.NO_CAPACITY, Why.NODE_CLOSED, Why.NO_HOST})
+#: What the task is sensed for: those that wait for one thing, those of a project, those that may
+#: be placed on a node (`nodes.service.may_take_more`); each with a key after a colon.
+GROUP, PROJECT, NODE = "group", "project", "node"
 #: The id of one that is not there yet.
 LAST = 2**31 - 1
 
@@ -63,16 +66,22 @@ class Refusal:
 
 
 def key_of(instance: SoftwareInstance) -> str:
-    """Return a key that all have that wait for the same: `<project's id>:<a hash>`.
+    """Return a key that all have that wait for the same: the project's id, and a hash.
 
-    It does not look at whose it is: all customers of a project wait in one queue.
+    It does not look at whose it is: all customers of a project wait in one queue. It is of
+    hexadecimal digits alone, which every collation sorts in the same way.
     """
     filters = instance.filters
     told = [instance.shared, instance.software_url, instance.software_type, filters]
     if instance.shared or "mode" in filters:  # it depends on what else is in its tree
         told.append(instance.tree.reference)
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return f"{instance.tree.project_id}:{digest[:40]}"
+    return f"{begin_of_keys(instance.tree.project_id)}{digest[:40]}"
+
+
+def begin_of_keys(project_id: int) -> str:
+    """Return what the keys of a project begin with."""
+    return f"{project_id:08x}"
 
 
 def first_in_turn(session: Session, key: str, instance_id: int | None) -> Refusal | None:
@@ -83,14 +92,21 @@ def first_in_turn(session: Session, key: str, instance_id: int | None) -> Refusa
     return None if found is None else Refusal(Why(found.waiting_code), found.waiting_reason)
 
 
+def for_another_host(session: Session, shared: SoftwareInstance) -> None:
+    """Have a shared instance, whose host is going, wait for another one."""
+    reason = "the instance that hosted it is gone; another one is being looked for"
+    shared.wait(Why.NO_HOST, reason, key_of(shared))
+    look_again(session, shared)
+
+
 def look_again(session: Session, instance: SoftwareInstance) -> None:
     """Have those that wait for the same as an instance looked at once this is committed.
 
     What it was refused for may have come to be while it was being refused.
     """
-    sense(session, ALLOCATE_INSTANCES, f"group:{instance.waiting_key}")
+    sense(session, ALLOCATE_INSTANCES, f"{GROUP}:{instance.waiting_key}")
 
 
 def project_has_changed(session: Session, project_id: int) -> None:
     """Have those of a project looked at: its catalogue, or something else of it, has changed."""
-    sense(session, ALLOCATE_INSTANCES, f"project:{project_id}")
+    sense(session, ALLOCATE_INSTANCES, f"{PROJECT}:{project_id}")

@@ -8,84 +8,27 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog.model import ProductState, SoftwareInstallation, SupplyNode
 from slapos.master.identity.caller import SYSTEM, serve
-from slapos.master.identity.model import Person, Project, Tenant
+from slapos.master.identity.model import Project, Tenant
 from slapos.master.nodes.model import (
     AllocationScope,
-    ComputeNode,
-    ComputePartition,
-    ComputerNetwork,
     NodeCategory,
-    NodeExchange,
     PartitionCapability,
 )
 from slapos.master.provisioning import reports
-from slapos.master.provisioning import service as provisioning
-from slapos.master.provisioning.full_policy import FullPolicy
-from slapos.master.provisioning.model import InstanceNode, SoftwareInstance
-from slapos.master.provisioning.service import InstanceOrder
 from slapos.protocol.errors import Conflict
 from slapos.protocol.states import InstanceState
-from tests.fakes import NOON, FakeClock, FakeIdentifiers
+from tests.fakes import NOON, FakeClock
 from tests.integration.master.catalogue import add_product, add_supply
 from tests.integration.master.factories import URL
+from tests.integration.master.provider import Provider, make_instance_node, where
 
 OTHER = "https://example.org/other.cfg"
-
-
-class Provider:
-    """A project with nodes, and customers 1 and 2 who order in it."""
-
-    def __init__(self, session: Session, clock: FakeClock) -> None:
-        self.session, self.clock = session, clock
-        self.policy = FullPolicy(FakeIdentifiers())
-        session.add(Person(id=2, reference="P-2", name="two", created_at=NOON))
-        session.flush()
-
-    def node(self, reference: str, partitions: int = 2, **fields: Any) -> ComputeNode:
-        node = ComputeNode(
-            **{"reference": reference, "title": reference, "project_id": 1, "created_at": NOON}
-            | fields
-        )
-        node.exchange = NodeExchange()
-        node.partitions = [
-            ComputePartition(reference=f"slappart{number}") for number in range(partitions)
-        ]
-        self.session.add(node)
-        self.session.flush()
-        return node
-
-    def network(self, reference: str) -> ComputerNetwork:
-        network = ComputerNetwork(
-            reference=reference, title=reference, project_id=1, created_at=NOON
-        )
-        self.session.add(network)
-        self.session.flush()
-        return network
-
-    def order(self, title: str = "web", owner: int = 1, **fields: Any) -> SoftwareInstance:
-        defaults: dict[str, Any] = {
-            "title": title,
-            "software_url": URL,
-            "tenant": Tenant(1, owner),
-        }
-        order = InstanceOrder(**(defaults | fields))
-        return provisioning.request_instance(self.session, self.clock, self.policy, order)
-
-    def supply(self, *nodes: str, **fields: Any) -> None:
-        add_supply(self.session, add_product(self.session), nodes, **fields)
 
 
 @pytest.fixture
 def provider(session: Session, clock: FakeClock) -> Provider:
     serve(session, SYSTEM)
     return Provider(session, clock)
-
-
-def where(instance: SoftwareInstance) -> str:
-    place = instance.host or instance
-    assert place.node is not None, instance.waiting_reason
-    assert place.partition is not None
-    return f"{place.node.reference} {place.partition.reference}"
 
 
 def test_an_order_is_placed_at_once_and_its_release_installed(provider: Provider) -> None:
@@ -328,14 +271,6 @@ def test_a_shared_instance_needs_an_instance_node(provider: Provider) -> None:
     assert wrong.waiting_code == "no_host"
     right = provider.order("fourth", shared=True, filters={"instance_guid": host.reference})
     assert right.host is host
-
-
-def make_instance_node(session: Session, host: SoftwareInstance) -> None:
-    node = InstanceNode(
-        reference="SHARED-1", project_id=1, title="front", instance=host, created_at=NOON
-    )
-    session.add(node)
-    session.flush()
 
 
 def test_a_host_on_a_closed_node_takes_nothing(provider: Provider) -> None:
