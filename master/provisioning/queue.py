@@ -64,7 +64,7 @@ NEXT_OF_ANOTHER = NEXT.join(InstanceTree, InstanceTree.id == SoftwareInstance.tr
 )
 OTHERS = (
     select(SoftwareInstance.id)
-    .where(_WAITS, _KEY == bindparam("key"), SoftwareInstance.id > bindparam("behind"))
+    .where(_WAITS, bindparam("key") == _KEY, SoftwareInstance.id > bindparam("behind"))
     .order_by(SoftwareInstance.id)
     .limit(TOLD)
     .with_for_update(skip_locked=True)
