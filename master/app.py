@@ -18,6 +18,7 @@ from slapos.master.identity import project_views as projects
 from slapos.master.identity import views as people
 from slapos.master.identity.authentication import authenticate as by_what_is_shown
 from slapos.master.identity.caller import LOCAL
+from slapos.master.monitoring import views as monitoring
 from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
@@ -97,6 +98,7 @@ def create_app(
         supplies.blueprint,
         provisioning.blueprint,
         tasks.blueprint,
+        monitoring.blueprint,
         feed.blueprint,
         rest.blueprint,
         audit.blueprint,

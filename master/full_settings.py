@@ -127,6 +127,13 @@ def _days(text: str, _data: Path) -> int:
     return int(text)
 
 
+def _patience(text: str, _data: Path) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 30 <= number <= 86400:
+        raise ValueError("it must be a number of seconds from 30 to 86400")
+    return number
+
+
 def _log_format(text: str, _data: Path) -> str:
     if text not in ("text", "json"):
         raise ValueError("it can be text or json")
@@ -190,6 +197,13 @@ KEYS: tuple[Key, ...] = (
         "",
         "Addresses or networks of web servers in front that end TLS and say who the client is.",
         _networks,
+    ),
+    Key(
+        "node_lost_after",
+        "60",
+        "Seconds after which a silent node is lost; one that does not wait on the change feed, "
+        "five times that.",
+        _patience,
     ),
     Key("log_format", "text", "How the log is written: text or json.", _log_format),
     Key(

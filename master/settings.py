@@ -70,6 +70,7 @@ class Settings:
     secret_file: Path | None = None
     public_url: str = ""
     workers: int = 1
+    node_lost_after: int = 60
     certificate_file: Path | None = None
     key_file: Path | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -243,7 +243,9 @@ class Looks:
             .join(NodeExchange, NodeExchange.node_id == ComputeNode.id)
             .where(_is_listed(engine, ComputeNode.reference))
         )
-        self.contact = update(NodeExchange).where(ids).values(contacted_at=bindparam("now"))
+        self.contact = (
+            update(NodeExchange).where(ids).values(contacted_at=bindparam("now"), waits=True)
+        )
 
     def at(
         self, known: Mapping[int, str], references: Collection[str]

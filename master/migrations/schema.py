@@ -6,6 +6,7 @@ from slapos.master.catalog import model as _catalog
 from slapos.master.database import Base
 from slapos.master.identity import credentials as _credentials
 from slapos.master.identity import model as _identity
+from slapos.master.monitoring import model as _monitoring
 from slapos.master.nodes import model as _nodes
 from slapos.master.provisioning import model as _provisioning
 from slapos.master.rest import kept_answer as _kept_answer
@@ -21,5 +22,6 @@ ROOMS = (
     _tasks,
     _kept_answer,
     _audit,
+    _monitoring,
 )
 metadata = Base.metadata

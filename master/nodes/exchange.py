@@ -30,7 +30,7 @@ _OF_NODE = _EXCHANGES.c.node_id == bindparam("node")
 COUNT = update(_EXCHANGES).where(_OF_NODE).values(version=_EXCHANGES.c.version + 1)
 MARK = COUNT.values(change=bindparam("mark"))
 MARK_AND_NOTIFY = MARK.returning(func.pg_notify(CHANNEL, cast(_EXCHANGES.c.node_id, Text)))
-HEAR = update(_EXCHANGES).where(_OF_NODE).values(contacted_at=bindparam("now"))
+HEAR = update(_EXCHANGES).where(_OF_NODE).values(contacted_at=bindparam("now"), waits=False)
 
 _PENDING = "slapos_exchange"
 

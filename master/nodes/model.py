@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
@@ -180,6 +180,8 @@ class NodeExchange(Base):
     version: Mapped[int] = mapped_column(BigInteger, default=1)
     change: Mapped[str] = mapped_column(String(CHANGE_LENGTH), default="", server_default="")
     contacted_at: Mapped[datetime | None]
+    #: Whether that was its waiting on the change feed, by which it is heard all the time.
+    waits: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class TakenReport(Base):

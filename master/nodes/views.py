@@ -1,19 +1,22 @@
 """Nodes over HTTP."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, Any, cast
 
 from flask import Blueprint
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 from sqlalchemy.orm import selectinload
 
 from slapos.master import rest
 from slapos.master.http import context
 from slapos.master.nodes import operate, service
+from slapos.master.nodes.contact import ContactStatus, contact_status
 from slapos.master.nodes.model import (
     AllocationScope,
     ComputeNode,
     ComputePartition,
+    NodeExchange,
 )
 from slapos.master.nodes.shapes import LEFT_OUT, Reference, Text
 from slapos.protocol.errors import Conflict, Forbidden, InvalidFields, NotFound
@@ -25,6 +28,13 @@ def _as_mapping(categories: object) -> object:
     if isinstance(categories, list):
         return {category.name: category.value for category in categories}
     return categories
+
+
+def _as_status(exchange: object) -> object:
+    if not isinstance(exchange, NodeExchange):
+        return exchange
+    now, lost_after = context().clock.now(), timedelta(seconds=context().settings.node_lost_after)
+    return contact_status(exchange.contacted_at, now, lost_after, waits=exchange.waits)
 
 
 class NodeShown(rest.Answer):
@@ -44,6 +54,14 @@ class NodeShown(rest.Answer):
     created_at: rest.Time
     formatted_at: rest.Time | None
     contacted_at: rest.Time | None
+    status: Annotated[
+        ContactStatus | None,
+        BeforeValidator(_as_status),
+        Field(
+            validation_alias=AliasChoices("status", "exchange"),
+            description="Whether it is there; null: it never was.",
+        ),
+    ]
     invalidated_at: rest.Time | None
 
 

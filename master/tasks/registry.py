@@ -3,10 +3,24 @@
 from collections.abc import Mapping
 
 from slapos.master.audit import tasks as audit
+from slapos.master.monitoring import tasks as monitoring
 from slapos.master.nodes import tasks as nodes
 from slapos.master.provisioning import tasks as provisioning
 from slapos.master.rest import tasks as rest
+from slapos.master.settings import Profile
 from slapos.master.tasks.task import Task
 
-ROOMS: tuple[tuple[Task, ...], ...] = (nodes.TASKS, provisioning.TASKS, rest.TASKS, audit.TASKS)
+ROOMS: tuple[tuple[Task, ...], ...] = (
+    nodes.TASKS,
+    provisioning.TASKS,
+    rest.TASKS,
+    audit.TASKS,
+    monitoring.TASKS,
+)
 TASKS: Mapping[str, Task] = {task.name: task for room in ROOMS for task in room}
+
+
+def tasks_of(profile: Profile) -> Mapping[str, Task]:
+    """Return the tasks of a profile."""
+    is_local = profile is Profile.LOCAL
+    return {name: task for name, task in TASKS.items() if task.in_local or not is_local}

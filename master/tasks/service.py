@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from slapos.master.identity.rights import Action, not_there, require
 from slapos.master.identity.subject import Kind, Subject
+from slapos.master.settings import Profile
 from slapos.master.tasks.model import AT_ONCE, TaskMark, TaskState
-from slapos.master.tasks.registry import TASKS
+from slapos.master.tasks.registry import tasks_of
 from slapos.master.tasks.schedule import due_at
 from slapos.master.tasks.task import Task, sense
 
@@ -40,21 +41,21 @@ class TaskStatus:
     error: str = ""
 
 
-def statuses(session: Session, now: datetime) -> Sequence[TaskStatus]:
+def statuses(session: Session, now: datetime, profile: Profile) -> Sequence[TaskStatus]:
     """Return how the tasks are doing that the caller may see, by name."""
     require(session, Action.SEE, subject("*"))
     states = {state.name: state for state in session.scalars(select(TaskState))}
     marked = {name: (count, first) for name, count, first in session.execute(WAITING)}
     return [
         _status(task, states.get(name), marked.get(name, (0, None)), now)
-        for name, task in sorted(TASKS.items())
+        for name, task in sorted(tasks_of(profile).items())
     ]
 
 
-def request_run(session: Session, name: str) -> None:
+def request_run(session: Session, name: str, profile: Profile) -> None:
     """Have a task look at everything, at once; raises NotFound."""
     require(session, Action.CHANGE, subject(name))
-    if name not in TASKS:
+    if name not in tasks_of(profile):
         raise not_there(subject(name))
     sense(session, name)
 

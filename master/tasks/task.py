@@ -81,6 +81,8 @@ class Task:
     every: timedelta | None = None
     batch: int = 100
     patience: timedelta = timedelta(minutes=2)
+    #: Whether the local profile does it too.
+    in_local: bool = True
 
 
 def sense(session: Session, name: str, key: str = "", *, at: datetime | None = None) -> None:

@@ -46,7 +46,7 @@ class TaskRequested(rest.Answer):
 @rest.operation(summary="Show what the master does by itself", answer=TasksShown)
 def show_tasks() -> TasksShown:
     """Show all tasks."""
-    found = service.statuses(context().session, context().clock.now())
+    found = service.statuses(context().session, context().clock.now(), context().settings.profile)
     return TasksShown(tasks=[TaskShown.model_validate(each) for each in found])
 
 
@@ -59,5 +59,5 @@ def show_tasks() -> TasksShown:
 )
 def run_task(name: str) -> TaskRequested:
     """Have a task done."""
-    service.request_run(context().session, name)
+    service.request_run(context().session, name, context().settings.profile)
     return TaskRequested(name=name)

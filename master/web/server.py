@@ -23,7 +23,7 @@ from slapos.master.http import Assembly
 from slapos.master.settings import Profile
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane
 from slapos.master.tasks import task as tasks
-from slapos.master.tasks.registry import TASKS
+from slapos.master.tasks.registry import tasks_of
 from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.worker import Doors
 from slapos.master.traffic.metrics import METRICS, Metrics
@@ -42,6 +42,8 @@ GRACE = 5
 #: they have; each is told that it is the last time. Those that are just being made get the shorter.
 LINGER, SHORT_LINGER = 5.0, 0.5
 LEAVING = "slapos_leaving"
+#: A silent connection is asked after 15 s whether its other end is there, and closed after 30 s.
+KEEP_ALIVE = {socket.TCP_KEEPIDLE: 15, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3}
 #: File descriptors that are kept for all but connections.
 RESERVED = 64
 
@@ -63,7 +65,12 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=UNSENT)
         # Head and content are two packets, of which the second is not to wait for an answer.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection: socket.socket = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Else a node that waits would seem to be there long after it is gone.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEP_ALIVE.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
         self._head = 0
         self._in_head = False
         self._expect_more()
@@ -175,7 +182,7 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     # A look into SQLite waits for nobody; one into PostgreSQL may wait for the network.
     is_sqlite = parts.database.engine.dialect.name == "sqlite"
     gateway = Gateway(app, workers, lane.answer if lane is not None and is_sqlite else None)
-    runner = Runner(_doors(parts), TASKS)
+    runner = Runner(_doors(parts), tasks_of(parts.settings.profile))
     watch = watch_of(parts.database.looking, {tasks.CHANNEL: runner.wake})
     feed = Feed(parts.database, parts.clock, watch, parts.announcer)
     metrics: Metrics = app.extensions[METRICS]

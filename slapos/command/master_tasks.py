@@ -37,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     from slapos.master.tasks import service  # noqa: PLC0415 - not for `--help`
 
     with opened_master(arguments) as master:
+        now, profile = master.clock.now(), master.settings.profile
         if arguments.run:
-            master.write(lambda session: service.request_run(session, arguments.run))
-        found = master.read(lambda session: service.statuses(session, master.clock.now()))
-        now = master.clock.now()
+            master.write(lambda session: service.request_run(session, arguments.run, profile))
+        found = master.read(lambda session: service.statuses(session, now, profile))
     if arguments.json:
         print(json.dumps({"tasks": [document(each) for each in found]}, indent=2))
     else:

@@ -123,12 +123,12 @@ class World:
         )
         session.flush()
 
-    def node(self, session: Session, number: int) -> None:
-        """Make a node with free partitions."""
+    def node(self, session: Session, number: int, project: int | None = None) -> None:
+        """Make a node with free partitions, in the project of its number or another one."""
         node = ComputeNode(
             reference=f"COMP-{number}",
             title=f"node {number}",
-            project_id=number,
+            project_id=project or number,
             created_at=self.parts.clock.now(),
         )
         node.exchange = NodeExchange()

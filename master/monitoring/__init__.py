@@ -1,0 +1,1 @@
+"""Whether nodes and instances do what they should, and since when."""

@@ -1,0 +1,23 @@
+"""What is watched by itself."""
+
+from datetime import timedelta
+
+from slapos.master.monitoring import losses
+from slapos.master.tasks.task import Done, Task, Turn
+
+
+def watch_nodes(turn: Turn) -> Done:
+    """Look which nodes are lost, and which are back."""
+    lost_after = timedelta(seconds=turn.settings.node_lost_after)
+    return Done(count=losses.look(turn.session, turn.clock.now(), lost_after))
+
+
+TASKS = (
+    Task(
+        name=losses.WATCH,
+        summary="notice nodes that are silent for too long, and have what is on them given up",
+        run=watch_nodes,
+        every=timedelta(seconds=15),
+        in_local=False,
+    ),
+)
