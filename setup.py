@@ -10,7 +10,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["slapos.*"]),
-    package_data={"": ["py.typed", "*.html", "*.cfg", "*.in", "*.json", "*.mako", "*.ini"]},
+    package_data={"": ["py.typed", "*.html", "*.css", "*.cfg", "*.in", "*.json", "*.mako", "*.ini"]},
     install_requires=[
         "requests>=2.32",
         "lxml>=5",

@@ -23,6 +23,7 @@ from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
 from slapos.master.nodes.exchange import Announcer, count_exchanges
+from slapos.master.panel.pages import blueprint as panel_blueprint
 from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.local_releases import follow_local_releases
@@ -106,7 +107,7 @@ def create_app(
     ):
         app.register_blueprint(blueprint)
     if not is_local:
-        for blueprint in (people.blueprint, projects.blueprint):
+        for blueprint in (people.blueprint, projects.blueprint, panel_blueprint):
             app.register_blueprint(blueprint)
     app.extensions[ASKING] = LocalAsking() if is_local else FullAsking()
     views, answers = NodeViews(), KeptAnswers()

@@ -90,6 +90,12 @@ def find(session: Session, clock: Clock, secret: str, *, lock: bool = False) -> 
     return invitation
 
 
+def has_account(session: Session, invitation: Invitation) -> bool:
+    """Return whether the invited person has to sign in to accept; tell only who has the link."""
+    person = service.person_of_email(session, invitation.email)
+    return person is not None and person.state != PersonState.INVITED
+
+
 def accept(session: Session, clock: Clock, secret: str) -> Person:
     """Give the role to the caller, whose e-mail address must be the invited one."""
     invitation = find(session, clock, secret, lock=True)
