@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slapos.node.doors import Doors
+from slapos.node.enrolment.node_certificate import end_of_certificate
 from slapos.node.layout import Layout
 from slapos.node.monitor.database import StoreFailed
 from slapos.node.monitor.history import History
@@ -25,13 +26,15 @@ class NodeCondition:
 
     `agent` is the process of the agent, None when it does not run, or that cannot be seen
     (`agent_is_hidden`);
-    `master_answered` is when the master last answered it. `usages` is the last sample, which was
+    `master_answered` is when the master last answered it, `certificate_ends` when the node's own
+    certificate does, None where it has none. `usages` is the last sample, which was
     `measured_at`; None when there is none of late.
     """
 
     agent: int | None = None
     agent_is_hidden: bool = False
     master_answered: float | None = None
+    certificate_ends: float | None = None
     reports_waiting: int | None = None
     reports_since: float | None = None
     measured_at: float | None = None
@@ -61,6 +64,7 @@ def read_condition(doors: Doors) -> tuple[NodeCondition, list[str]]:
         agent=lock_holder(layout.agent_pidfile),
         agent_is_hidden=is_hidden(layout.agent_pidfile),
         master_answered=last_answer(layout),
+        certificate_ends=end_of_certificate(doors.settings),
         reports_waiting=waiting,
         reports_since=since,
         measured_at=measured_at or None,

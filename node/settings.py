@@ -182,6 +182,10 @@ class FormatSettings:
         return Layout(self.software_root, self.instance_root)
 
 
+#: What passes, the agent and `node format` know alike: who this is, and where its master is.
+Registration = NodeSettings | FormatSettings
+
+
 def read_node_settings(
     path: Path, options: Mapping[str, Any], *, quiet: bool = False
 ) -> NodeSettings:

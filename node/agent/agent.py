@@ -13,12 +13,14 @@ from slapos.node.agent.feed import ANSWER_TIME, WAIT, Feed
 from slapos.node.agent.measuring import Measuring, count_end
 from slapos.node.agent.plan import Ended, Job, Kind, Plan
 from slapos.node.agent.pool import Pool
+from slapos.node.agent.renewing import Renewing
 from slapos.node.agent.sending import Sending
 from slapos.node.agent.services import Services
 from slapos.node.agent.work import do
 from slapos.node.assembly import make_client, make_doors, make_runner, make_supervisor
 from slapos.node.build.local_profile import local_path
 from slapos.node.doors import Doors
+from slapos.node.enrolment.renewal import make_renewal
 from slapos.node.monitor.metrics import FEED_CONNECTED, MASTER_ANSWERED
 from slapos.node.settings import NodeSettings
 from slapos.node.supervise.configuration import write_main
@@ -79,6 +81,8 @@ class Agent:
 
         self._measuring = Measuring(self._own_doors())
         doors.metrics.watch(FEED_CONNECTED, lambda: float(self._feed.is_connected))
+        renewal = make_renewal(settings, doors.clock, doors.identifiers)
+        self._renewing = Renewing(renewal) if renewal is not None else None
         self._sending = Sending(doors.reports, doors.identifiers)
         doors.reports.hand_over(self._sending.wake)
 
@@ -88,6 +92,8 @@ class Agent:
             signal.signal(number, lambda *_: self._conductor.tell(End()))
         self._start_supervisor()
         self._feed.start_from_disk()
+        if self._renewing is not None:
+            self._start("certificates", self._renewing.run)
         self._start("services", self._services.run)
         self._start("feed", self._feed.run)
         self._start("reports", self._sending.run)
@@ -102,6 +108,8 @@ class Agent:
         self._services.end()
         self._sending.end()
         self._measuring.end()
+        if self._renewing is not None:
+            self._renewing.end()
         self._ending.end(self._doors.clock)
         self._conductor.wait_until_idle(END_TIME)
         if reason:

@@ -3,13 +3,14 @@
 import ssl
 import stat
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
 from slapos.node.doctor.finding import Examined, Finding, MasterAnswer, ok, problem, warning
+from slapos.node.enrolment.instance_certificate import instance_certificates
+from slapos.node.enrolment.node_certificate import node_credentials
 from slapos.node.settings import NodeSettings
+from slapos.protocol.certificate import Certificate, read_certificate
 from slapos.protocol.errors import NotFound, SlapOSError
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import Clock
@@ -20,6 +21,13 @@ CLOCK_DIFFERENCE = 5.0
 SLOW = 2.0
 #: Seconds before the end of a certificate from which on it is warned of.
 SOON = 30 * 86400.0
+#: As the spread of renewals: past this, one is late.
+LATE = 2.0
+#: What to do about one that is late.
+RENEW = (
+    "the agent (or any 'slapos node' pass) renews it: see 'slapos node status', and its log for "
+    "why it could not; 90 days after its end, join again with 'slapos node register --force'"
+)
 
 
 def ask_master(client: SlapClient, node: str, clock: Clock) -> MasterAnswer:
@@ -94,8 +102,11 @@ def check_certificates(examined: Examined) -> Iterator[Finding]:
         yield ok("the settings name no certificate of this node: the master wants none, or refuses")
         return
     yield from _key(settings.key_file, settings.cert_file)
-    yield _expiry(settings.cert_file, now, "ask the master's operator for a new certificate")
+    is_ours = node_credentials(settings) is not None
+    remedy = RENEW if is_ours else "ask the master's operator for a new certificate"
+    yield _expiry(settings.cert_file, now, remedy)
     yield from _repository(settings)
+    yield from _instances(settings, now)
 
 
 def _key(key: Path, certificate: Path) -> Iterator[Finding]:
@@ -121,22 +132,38 @@ def _repository(settings: NodeSettings) -> Iterator[Finding]:
 
 
 def _expiry(certificate: Path, now: float, remedy: str) -> Finding:
-    end = end_of(certificate)
-    if end is None:
+    found = read_certificate(certificate)
+    if found is None:
         return warning(f"{certificate} cannot be read as a certificate", "put it there as PEM")
-    day = datetime.fromtimestamp(end, UTC).date()
+    end, day = found.not_after.timestamp(), found.not_after.date()
     if end < now:
         return problem(f"{certificate} has expired on {day}", remedy)
+    if found.uri:
+        return _renewed(str(certificate), found, now)
     if end - now < SOON:
         return warning(f"{certificate} expires on {day}", remedy)
     return ok(f"{certificate} is valid until {day}")
 
 
-def end_of(certificate: Path) -> float | None:
-    """Return when a certificate expires, in seconds since 1970; None when it cannot be read."""
-    # The one reader of certificate files that the standard library has, without a public name.
-    reader: Any = getattr(getattr(ssl, "_ssl", None), "_test_decode_cert", None)
-    try:
-        return float(ssl.cert_time_to_seconds(reader(str(certificate))["notAfter"]))
-    except (TypeError, KeyError, ValueError, OSError):
-        return None
+def _renewed(name: str, found: Certificate, now: float) -> Finding:
+    """Say whether a certificate that is renewed in time was."""
+    end, due = found.not_after.date(), found.due().date()
+    if now > found.due(LATE).timestamp():
+        return warning(f"{name} is valid until {end}, and was to be renewed on {due}", RENEW)
+    return ok(f"{name} is valid until {end}, and renewed from {due} on")
+
+
+def _instances(settings: NodeSettings, now: float) -> Iterator[Finding]:
+    """Speak of the certificate of an instance that ends first."""
+    found = instance_certificates(settings)
+    if not found:
+        return
+    first = min(found, key=lambda name: found[name].not_after)
+    if found[first].not_after.timestamp() < now:
+        yield problem(f"the certificate of {first} has expired", RENEW)
+        return
+    yield _renewed(
+        f"of {len(found)} certificates of instances the first to end, that of {first},",
+        found[first],
+        now,
+    )

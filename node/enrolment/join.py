@@ -121,8 +121,7 @@ def join(order: JoinOrder, clock: Clock) -> Joined:
 
 def _join(order: JoinOrder, clock: Clock) -> Joined:
     _check_registration(order)
-    key_file = order.folder / JOINING_KEY
-    key = _key(key_file)
+    key = _key(order.folder / JOINING_KEY)
     settings = _trusting(order, clock)
     with closing(HttpClient(settings)) as http:
         request = make_request(key, order.name)
@@ -134,7 +133,11 @@ def _join(order: JoinOrder, clock: Clock) -> Joined:
                 f"once, and for the name it was made for (here it is {order.name!r}, see --name): "
                 "make a new one"
             ) from error
-    check_issued(issued.certificate, key_file)
+    if not _REFERENCE.fullmatch(issued.reference):
+        raise MasterFailed(
+            f"the master calls this node {issued.reference!r}, which is no reference"
+        )
+    check_issued(issued.certificate, key, node_uri(issued.reference))
     folder = _put(order, key, issued, has_authority=settings.authority_file is not None)
     _write_settings(order, issued.reference, folder)
     _clear(order)
@@ -287,9 +290,6 @@ def _put(order: JoinOrder, key: str, issued: Issued, *, has_authority: bool) -> 
     folder.chmod(0o755)  # authority and certificate are for instances, too, whatever the umask
     write_if_changed(folder / KEY, key, mode=0o600)
     write_if_changed(folder / CERTIFICATE, issued.certificate)
-    found = read_certificate(folder / CERTIFICATE)
-    if found is None or found.uri != node_uri(issued.reference):
-        raise MasterFailed("the master sent a certificate of somebody else: it is not used")
     if has_authority:
         check_bundle(issued.authority)
         write_if_changed(folder / AUTHORITY, issued.authority)

@@ -14,10 +14,12 @@ import argparse
 from slapos.command.machine_configuration import machine_configuration
 from slapos.command.node_options import add_configuration, may_run, wait_by_chance
 from slapos.node.assembly import make_client, make_firewall
+from slapos.node.enrolment.renewal import renew_in_passing
 from slapos.node.format.format import format_node, undo
 from slapos.node.outcome import ExitStatus
 from slapos.node.settings import read_format_settings
 from slapos.system.clock import SystemClock
+from slapos.system.identifier import SystemIdentifiers
 from slapos.system.runner import SystemRunner
 from slapos.system.settings import clean_environment, environment
 
@@ -65,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
             make_firewall(settings, is_wanted=False).remove()
         return undo(settings)
     wait_by_chance(0 if arguments.now else settings.maximal_delay)
+    if not settings.dry_run:
+        renew_in_passing(settings, SystemClock(), SystemIdentifiers())
     return format_node(
         settings,
         make_client(settings),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from slapos.command.machine_configuration import DEFAULT_TEXT, machine_configuration
 from slapos.node.assembly import make_doors
 from slapos.node.doors import Doors
+from slapos.node.enrolment.renewal import renew_in_passing
 from slapos.node.outcome import ExitStatus
 from slapos.node.settings import NodeSettings, read_node_settings
 from slapos.system.clock import SystemClock
@@ -101,6 +102,7 @@ def run_pass(arguments: argparse.Namespace, kind: str, work: Callable[[Doors], i
     os.umask(0o027)
     try:
         with process_lock(settings.lock(kind), patience=PATIENCE):
+            renew_in_passing(settings, SystemClock(), SystemIdentifiers())
             return work(make_doors(settings))
     except AlreadyRunning as error:
         logger.error("%s", error)

@@ -178,6 +178,14 @@ class Look:
             return f"{line}; the master has not answered since {answered}"
         return f"{line}; the master answered at {answered}"
 
+    def _certificate_lines(self) -> list[str]:
+        end = self._condition.certificate_ends
+        if end is None:
+            return []
+        if end < self._doors.now():
+            return [f"certificate: has expired at {shown(end)}; see 'slapos node doctor'"]
+        return [f"certificate: until {shown(end)}"]
+
     @property
     def _shown(self) -> list[PartitionStatus]:
         return [one for one in self._statuses if not (self._failing and one.is_well)]
@@ -185,7 +193,7 @@ class Look:
     def lines(self) -> list[str]:
         """Return it for people."""
         node = self._condition
-        lines = [self._agent_line(), *self._trouble]
+        lines = [self._agent_line(), *self._certificate_lines(), *self._trouble]
         if node.reports_waiting:
             since = shown(node.reports_since)
             lines.append(f"{node.reports_waiting} reports wait for the master since {since}")
@@ -201,7 +209,7 @@ class Look:
         """Return it for programs."""
         condition = asdict(self._condition)
         del condition["usages"]
-        names = ("master_answered", "reports_since", "measured_at")
+        names = ("master_answered", "certificate_ends", "reports_since", "measured_at")
         times = {name: shown(condition[name]) for name in names}
         return {
             "node": {**condition, **times, "trouble": self._trouble},

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.x509.oid import NameOID
 
+from slapos.protocol.certificate import OURS
 from slapos.protocol.errors import InvalidRequest
 
 #: The longest name that a certificate can carry.
@@ -58,6 +59,17 @@ def fingerprint(certificate: str) -> str:
 def fingerprints(certificates: str) -> list[str]:
     """Return the fingerprints of all certificates in a text. Raises UnusableKey."""
     return [_digest(each.public_key()) for each in _certificates(certificates)]
+
+
+def subject_uri(certificate: str) -> str:
+    """Return whom a certificate speaks of, by its URI; empty where it has none of ours."""
+    names = x509.SubjectAlternativeName
+    try:
+        found = _certificates(certificate)[0].extensions.get_extension_for_class(names).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ""
+    uris = found.get_values_for_type(x509.UniformResourceIdentifier)
+    return next((uri for uri in uris if uri.startswith(OURS)), "")
 
 
 def split_certificates(texts: Sequence[str]) -> list[str]:

@@ -137,15 +137,22 @@ class MasterAdapter(HTTPAdapter):
 
 
 class Persistence(Retry):
-    """What is tried again: not a certificate that does not count; it will not the next time."""
+    """What is tried again: no certificate that does not count; it will not the next time.
 
-    def increment(self, *arguments: Any, **named: Any) -> "Persistence":
+    And no order whose TLS connection broke: it may have arrived.
+    """
+
+    def increment(
+        self, method: str | None = None, url: str | None = None, *rest: Any, **named: Any
+    ) -> "Persistence":
         """Return what is left to try after an error, or raise it."""
         error = named.get("error")
-        cause = error.args[0] if isinstance(error, SSLError) and error.args else None
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            raise error  # type: ignore[misc]
-        return super().increment(*arguments, **named)
+        if isinstance(error, SSLError):
+            cause = error.args[0] if error.args else None
+            is_question = method in (self.allowed_methods or ())
+            if isinstance(cause, ssl.SSLCertVerificationError) or not is_question:
+                raise error
+        return super().increment(method, url, *rest, **named)
 
 
 class BearerToken(requests.auth.AuthBase):

@@ -73,6 +73,12 @@ class Credentials:
         """Return the file that is locked while somebody renews."""
         return self.certificate_file.with_name(f".{self.certificate_file.name}.lock")
 
+    @property
+    def kept_authority(self) -> Path | None:
+        """Return the file with the authorities, when it is ours to keep up to date."""
+        path = self.authority_file
+        return path if path is not None and path.parent == self.certificate_file.parent else None
+
     def http_settings(self, *, shows_certificate: bool = True) -> HttpSettings:
         """Return how to reach the master."""
         settings = HttpSettings(
@@ -98,9 +104,10 @@ def renew(credentials: Credentials, clock: Clock) -> Certificate:
 
     before = credentials.certificate()
     name = before.uri.rpartition(":")[2]
-    request = make_request(credentials.key_file.read_text(), name)
+    key = credentials.key_file.read_text()
+    request = make_request(key, name)
     issued = _asked(credentials, request, is_valid=before.not_after > clock.now())
-    _check(issued, credentials, before)
+    check_issued(issued.certificate, key, before.uri)
     _keep_authority(credentials, issued.authority)
     write_if_changed(credentials.certificate_file, issued.certificate)
     sync_folder(credentials.certificate_file.parent)
@@ -120,48 +127,49 @@ def _asked(credentials: Credentials, request: str, *, is_valid: bool) -> Issued:
         return EnrolmentClient(http).renew(request, expired=shown)
 
 
-def _check(issued: Issued, credentials: Credentials, before: Certificate) -> None:
-    """See that what was sent is a certificate of our key, for us. Raises MasterFailed."""
-    check_issued(issued.certificate, credentials.key_file)
-    beside = credentials.certificate_file.with_name(f".{credentials.certificate_file.name}.new")
-    try:
-        write_if_changed(beside, issued.certificate, synced=False)
-        found = read_certificate(beside)
-    finally:
-        beside.unlink(missing_ok=True)
-    if found is None or found.uri != before.uri:
-        raise MasterFailed("the master sent a certificate of somebody else: it is not used")
-
-
-def check_issued(certificate: str, key_file: Path) -> None:
-    """See that a certificate (PEM) is of a key. Raises MasterFailed."""
+def check_issued(certificate: str, key: str, uri: str) -> None:
+    """See that a certificate (PEM) is of our key, and speaks of us. Raises MasterFailed."""
     from slapos.protocol.certificate_request import (  # noqa: PLC0415
         UnusableKey,
         fingerprint,
         key_digest,
+        subject_uri,
     )
 
     try:
-        is_ours = fingerprint(certificate) == key_digest(key_file.read_text())
+        is_of_key = fingerprint(certificate) == key_digest(key)
     except UnusableKey as error:
         raise MasterFailed(f"the master's answer makes no sense: {error}") from error
-    if not is_ours:
+    if not is_of_key:
         raise MasterFailed("the master sent a certificate of another key: it is not used")
+    if (sent := subject_uri(certificate)) != uri:
+        raise MasterFailed(
+            f"the master sent the certificate of {sent or 'nobody'} instead of that of {uri}: it "
+            "is not used"
+        )
 
 
 def refresh_authority(credentials: Credentials) -> bool:
-    """Take over what authorities the master has now; return whether they changed."""
-    with closing(HttpClient(credentials.http_settings())) as http:
-        bundle = "".join(EnrolmentClient(http).authority().certificates)
-    return _keep_authority(credentials, bundle)
+    """Take over what authorities the master has now; return whether they changed.
+
+    The file's time then says when they were asked for.
+    """
+    # Without our certificate: it may have expired, and this is for everybody.
+    settings = credentials.http_settings(shows_certificate=False)
+    with closing(HttpClient(settings)) as http:
+        found = EnrolmentClient(http).authority().certificates
+    return _keep_authority(credentials, "".join(f"{each.strip()}\n" for each in found))
 
 
 def _keep_authority(credentials: Credentials, bundle: str) -> bool:
-    path = credentials.authority_file
-    if path is None or path.parent != credentials.certificate_file.parent:
+    path = credentials.kept_authority
+    if path is None:
         return False
     check_bundle(bundle)
-    return write_if_changed(path, bundle)
+    if write_if_changed(path, bundle):
+        return True
+    os.utime(path)
+    return False
 
 
 def check_bundle(bundle: str) -> None:

@@ -85,7 +85,9 @@ class FakeCertifyingMaster(FakeMaster):
 
     `age` and `life` are those of the certificates that it makes. `asked_by` has, for each call,
     who showed a certificate ("" for nobody). A certificate whose serial number is in `revoked`
-    is not taken. `drops` are calls that are done, but whose answer is lost.
+    is not taken. `instances` maps partitions to what is in them. `drops` are calls that are done,
+    but whose answer is lost. `node` is the reference of the next node, when it is not to be
+    COMP-1, COMP-2 and so on.
     """
 
     authority: FakeAuthority = field(default_factory=FakeAuthority)
@@ -100,6 +102,7 @@ class FakeCertifyingMaster(FakeMaster):
     revoked: set[int] = field(default_factory=set)
     issued: list[x509.Certificate] = field(default_factory=list)
     drops: set[str] = field(default_factory=set)
+    node: str = ""
 
     def __post_init__(self) -> None:
         self.context = context_of(self.served_by or self.authority, [self.authority])
@@ -150,7 +153,7 @@ class FakeCertifyingMaster(FakeMaster):
         used = digest not in self.joined and given["token"] in self.joined.values()
         if name != given["name"] or used:
             return b'{"code": "token_invalid", "message": "token_invalid"}', 403
-        self.joined.setdefault(digest, f"COMP-{len(self.joined) + 1}")
+        self.joined.setdefault(digest, self.node or f"COMP-{len(self.joined) + 1}")
         return self._issue(f"slapos:node:{self.joined[digest]}", given, status=201)
 
     def _renew(self, given: dict[str, str], who: str) -> tuple[bytes, int]:

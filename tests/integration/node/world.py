@@ -221,12 +221,12 @@ def is_running(pid: int) -> bool:
 
 
 @contextmanager
-def new_world() -> Iterator[World]:
+def new_world(master: FakeMaster | None = None) -> Iterator[World]:
     # Not below pytest's own folder, which only its owner may enter; and short, for the socket.
     root = Path(tempfile.mkdtemp(prefix="slapnode-"))
     root.chmod(0o755)
-    with running_master() as master:
-        world = World(root, master)
+    with running_master(master) as serving:
+        world = World(root, serving)
         world.configure()
         for path in (root / "soft", root / "inst"):
             path.mkdir()

@@ -18,7 +18,7 @@ from slapos.node.doctor.examine import check_configuration, partition_folders
 from slapos.node.doctor.finding import Check, Examined, Level, MasterAnswer
 from slapos.node.doctor.folders import check_partitions, check_roots, check_space
 from slapos.node.doctor.isolation import check_firewall, check_limits
-from slapos.node.doctor.master import check_certificates, check_clock, check_master, end_of
+from slapos.node.doctor.master import check_certificates, check_clock, check_master
 from slapos.node.doctor.records import check_instances, check_releases, check_reports
 from slapos.node.doctor.supervision import check_leftovers, check_supervisord
 from slapos.node.isolate.cgroup import Hierarchy, group_of
@@ -28,6 +28,7 @@ from slapos.node.isolate.isolation import Isolation
 from slapos.node.isolate.limits import PartitionLimits
 from slapos.node.record import PartitionRecord, ReleaseRecord, write_record
 from slapos.node.settings import NodeSettings
+from slapos.protocol.certificate import read_certificate
 from slapos.protocol.messages import NodeInformation, PartitionInformation
 from tests.fakes import NOON, FakeClock, FakeRunner
 
@@ -172,8 +173,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def with_certificate(root: Path, pair: tuple[Path, Path], seconds_left: float) -> Examined:
-    end = end_of(pair[1])
-    assert end is not None
+    found = read_certificate(pair[1])
+    assert found is not None
+    end = found.not_after.timestamp()
     patient = examined(
         root, key_file=pair[0], cert_file=pair[1], certificate_repository_path=root / "soft"
     )
@@ -206,7 +208,8 @@ def test_a_key_that_others_can_read_or_that_is_another_one_is_a_problem(
 def test_no_certificate_is_no_problem_and_one_that_cannot_be_read_is_said(root: Path) -> None:
     assert levels(check_certificates, examined(root)) == [Level.OK]
     (root / "ca.pem").write_text("nothing")
-    assert end_of(root / "ca.pem") is None
+    patient = examined(root, master_ca_file=root / "ca.pem")
+    assert "cannot be read" in told(check_certificates, patient, Level.WARNING)
 
 
 def test_what_failed_is_a_problem_with_its_cause_and_next_try(root: Path) -> None:
