@@ -37,6 +37,8 @@ from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
 from slapos.master.tasks import views as tasks
 from slapos.master.traffic import frame
 from slapos.master.traffic.metrics import Metrics
+from slapos.master.webhooks import views as webhooks
+from slapos.master.webhooks.outbox import put
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
 from slapos.system.settings import environment
@@ -67,7 +69,7 @@ def create_app(
     announcer = Announcer()
     count_exchanges(database.writing, identifiers, announcer)
     if not is_local:
-        record_changes(database.writing, clock)
+        record_changes(database.writing, clock, put)
     parts = http.Assembly(
         database=database,
         clock=clock,
@@ -103,6 +105,7 @@ def create_app(
         feed.blueprint,
         rest.blueprint,
         audit.blueprint,
+        webhooks.blueprint,
         health,
     ):
         app.register_blueprint(blueprint)

@@ -225,4 +225,11 @@ KEYS: tuple[Key, ...] = (
         _path,
     ),
     Key("audit_days", "400", "How long the audit log is kept.", _days),
+    Key(
+        "webhook_networks",
+        "",
+        "Where webhooks may be; without it, at public addresses by https only.",
+        _networks,
+    ),
+    Key("webhook_days", "3", "A webhook that fails for so many days is disabled.", _days),
 )

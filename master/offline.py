@@ -18,6 +18,7 @@ from slapos.master.database import Database, is_passing, open_database
 from slapos.master.identity.caller import SYSTEM
 from slapos.master.nodes.exchange import count_exchanges
 from slapos.master.settings import Settings
+from slapos.master.webhooks.outbox import put
 from slapos.protocol.errors import SlapOSError
 from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
@@ -76,5 +77,5 @@ def open_offline(
     database = open_database(settings.database_url, threads=2, caller=SYSTEM)
     migrations.check(database)
     count_exchanges(database.writing, identifiers)
-    record_changes(database.writing, clock)
+    record_changes(database.writing, clock, put)
     return OfflineMaster(settings=settings, database=database, clock=clock, identifiers=identifiers)

@@ -79,6 +79,8 @@ class Settings:
     anonymous_rate_limit: Rate | None = None
     metrics_token_file: Path | None = None
     audit_days: int = 400
+    webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    webhook_days: int = 3
 
 
 def read_settings(

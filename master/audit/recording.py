@@ -6,7 +6,7 @@ statement beside the mapped classes (UPDATE … WHERE) is not seen here: whoever
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,10 +32,13 @@ IGNORED = frozenset(
         "contacted_at",
         "created_at",
         "error",
+        "failing_since",
+        "failures",
         "formatted_at",
         "id",
         "last_used_at",
         "message",
+        "next_at",
         "orphaned_at",
         "reported_at",
         "reported_for",
@@ -47,10 +50,15 @@ IGNORED = frozenset(
 )
 #: Values of such fields are not told: they may be secrets, or say who somebody is.
 _HIDDEN = re.compile(r"token|secret|password|hash|digest|key|pem|email|seed|code")
+#: An address with a word in it that opens a door.
+_HIDDEN_FIELDS = frozenset({"webhooks.url"})
 #: What a value of any length may be; URLs and titles have an end.
 _UNTOLD_TYPES = (JSON, LargeBinary, Text)
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _PENDING = "slapos_audit"
+
+#: Is told of the rows that a flush has put into the log.
+Then = Callable[[Session, Sequence[Mapping[str, Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,8 @@ class _Seen:
     subject: Subject | None
 
 
-def record_changes(sessions: sessionmaker[Session], clock: Clock) -> None:
-    """Have the sessions of this maker write the audit log."""
+def record_changes(sessions: sessionmaker[Session], clock: Clock, then: Then | None = None) -> None:
+    """Have the sessions of this maker write the audit log; `then` is told what was written."""
 
     def write(session: Session, _context: Any) -> None:
         seen: list[_Seen] = session.info.pop(_PENDING, [])
@@ -76,6 +84,8 @@ def record_changes(sessions: sessionmaker[Session], clock: Clock) -> None:
                 for act, subject, each in found
             ]
             session.connection().execute(insert(AuditEntry), rows)
+            if then is not None:
+                then(session, rows)
 
     # What has changed is known until the flush is over, and whose it is only then.
     event.listen(sessions, "after_flush", _collect)
@@ -172,7 +182,10 @@ def _differences(thing: Base) -> dict[str, Any]:
 
 def _told(column: ColumnProperty[Any], value: Any) -> Any:
     """Return a value as the log tells it; None for one that it does not tell."""
-    if _HIDDEN.search(column.key) or isinstance(column.columns[0].type, _UNTOLD_TYPES):
+    field = column.columns[0]
+    if _HIDDEN.search(column.key) or isinstance(field.type, _UNTOLD_TYPES):
+        return None
+    if str(field) in _HIDDEN_FIELDS:
         return None
     if isinstance(value, datetime):
         return value.isoformat()

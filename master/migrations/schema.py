@@ -11,6 +11,7 @@ from slapos.master.nodes import model as _nodes
 from slapos.master.provisioning import model as _provisioning
 from slapos.master.rest import kept_answer as _kept_answer
 from slapos.master.tasks import model as _tasks
+from slapos.master.webhooks import model as _webhooks
 
 ROOMS = (
     _numbering,
@@ -23,5 +24,6 @@ ROOMS = (
     _kept_answer,
     _audit,
     _monitoring,
+    _webhooks,
 )
 metadata = Base.metadata
