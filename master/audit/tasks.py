@@ -18,5 +18,6 @@ TASKS = (
         summary="forget what is in the audit log for longer than audit_days",
         run=_forget,
         every=timedelta(days=1),
+        in_local=False,
     ),
 )

@@ -232,6 +232,7 @@ TASKS = (
         summary="tell webhooks what happened",
         run=deliver,
         every=timedelta(minutes=10),
+        in_local=False,
         batch=20,
     ),
     Task(
@@ -239,5 +240,6 @@ TASKS = (
         summary="forget what webhooks were told more than 30 days ago",
         run=_forget,
         every=timedelta(days=1),
+        in_local=False,
     ),
 )
