@@ -11,14 +11,19 @@ from slapos.master.audit.recording import record_changes
 from slapos.master.catalog import product_views as products
 from slapos.master.catalog import supply_views as supplies
 from slapos.master.catalog import views as catalog
+from slapos.master.certificates import views as certificates
+from slapos.master.certificates.front import FRONT, Front
+from slapos.master.certificates.service import PURPOSE
+from slapos.master.certificates.showing import authenticate as by_what_is_shown
+from slapos.master.certificates.views import BOX
 from slapos.master.database import open_database
 from slapos.master.feed import views as feed
 from slapos.master.health import blueprint as health
 from slapos.master.identity import project_views as projects
 from slapos.master.identity import views as people
-from slapos.master.identity.authentication import authenticate as by_what_is_shown
 from slapos.master.identity.caller import LOCAL
 from slapos.master.monitoring import views as monitoring
+from slapos.master.identity.secret_box import SecretBox
 from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
@@ -29,6 +34,7 @@ from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.rest import views as rest
+from slapos.master.secret_file import read_secret
 from slapos.master.settings import Profile, Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
 from slapos.master.slap.asking import ASKING, FullAsking, LocalAsking
@@ -103,6 +109,7 @@ def create_app(
         tasks.blueprint,
         monitoring.blueprint,
         feed.blueprint,
+        certificates.blueprint,
         rest.blueprint,
         audit.blueprint,
         webhooks.blueprint,
@@ -118,11 +125,17 @@ def create_app(
     app.extensions[slap_tool.KEPT_ANSWERS] = answers
     http.init_app(app, parts)
     frame.init_app(app, parts, Metrics(environment()))
-    # Behind a web server that speaks TLS, our own URLs begin as the client's did.
-    proxied: Any = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
-    if is_local:  # it does not ask who asks
-        proxied = app.extensions[FAST_LANE] = FastLane(proxied, database, views, answers)
-    app.wsgi_app = proxied  # type: ignore[method-assign]
+    front: Any
+    if is_local:
+        # Behind a web server that speaks TLS, our own URLs begin as the client's did.
+        proxied = ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_prefix=1)
+        # It does not ask who asks.
+        front = app.extensions[FAST_LANE] = FastLane(proxied, database, views, answers)
+    else:
+        front = app.extensions[FRONT] = Front(app.wsgi_app, settings.trusted_proxies)
+        if settings.secret_file is not None:
+            app.extensions[BOX] = SecretBox(read_secret(settings.secret_file), PURPOSE)
+    app.wsgi_app = front  # type: ignore[method-assign]
     return app
 
 

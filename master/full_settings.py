@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from slapos.master.settings import Profile, Rate, Settings, database_url, port_number
+from slapos.master.settings import Profile, Rate, Settings, database_url, port_number, truth
 from slapos.protocol.errors import InvalidConfiguration
 
 SECTION = "slapos-master"
@@ -103,6 +103,10 @@ def _port(text: str, _data: Path) -> int:
     return port_number(text)
 
 
+def _tls(text: str, _data: Path) -> bool:
+    return truth("tls", text)
+
+
 def _count(text: str, _data: Path) -> int:
     number = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= number <= 1000:
@@ -184,6 +188,12 @@ KEYS: tuple[Key, ...] = (
         "",
         "How others reach the master, such as https://master.example.com:8443/.",
         _url,
+    ),
+    Key(
+        "tls",
+        "true",
+        "Whether the web server speaks TLS; false behind another one that does.",
+        _tls,
     ),
     Key(
         "certificate_file",

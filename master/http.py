@@ -13,7 +13,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import BadRequestKeyError, HTTPException
 
 from slapos.master.database import WAIT_FOR_LOCK, Database, is_passing
-from slapos.master.identity.caller import LOCAL, SYSTEM, Caller, CallerKind, serve
+from slapos.master.identity.caller import ANONYMOUS, LOCAL, SYSTEM, Caller, CallerKind, serve
 from slapos.master.nodes.exchange import Announcer
 from slapos.master.provisioning.policy import Policy
 from slapos.master.settings import Settings
@@ -246,12 +246,22 @@ def until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Res
     raise Busy("too many requests change the same things at once; try again in a moment")
 
 
+def _caller(view: Callable[..., Any], parts: Assembly, session: Session) -> Caller:
+    try:
+        return parts.authenticate(session, parts.clock)
+    except Unauthorized:
+        # What is open to all is open also to those whose certificate or token is no good.
+        if getattr(view, PUBLIC, False):
+            return ANONYMOUS
+        raise
+
+
 def _once(
     view: Callable[..., Any], parts: Assembly, arguments: dict[str, Any], reading: bool
 ) -> Response:
     database = parts.database
     with (database.reading if reading else database.writing)() as session:
-        caller = parts.authenticate(session, parts.clock)
+        caller = _caller(view, parts, session)
         if caller.kind is CallerKind.ANONYMOUS and not getattr(view, PUBLIC, False):
             raise Unauthorized("sign in first, or show a certificate or a token")
         serve(session, caller)

@@ -3,17 +3,25 @@
 import logging
 
 from slapos.master import migrations
+from slapos.master.certificates import service as certificates
+from slapos.master.certificates.service import PURPOSE, Issuing
 from slapos.master.database import Database, open_database
 from slapos.master.identity.caller import SYSTEM
+from slapos.master.identity.secret_box import SecretBox
 from slapos.master.secret_file import SecretUnusable, make_secret_file, read_secret
 from slapos.master.settings import Settings
+from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
 
 logger = logging.getLogger(__name__)
 
 
-def initialise(settings: Settings, identifiers: Identifiers | None = None) -> None:
-    """Make the data directory, the secret file and the tables; may be done again and at once.
+def initialise(
+    settings: Settings, identifiers: Identifiers | None = None, clock: Clock | None = None
+) -> None:
+    """Make the data directory, the secret file, the tables and the certificate authority.
+
+    It may be done again, and at once by several.
 
     A database that holds something keeps its schema: see `slapos master upgrade`. Raises
     SecretUnusable, DatabaseUnusable, OSError.
@@ -27,8 +35,10 @@ def initialise(settings: Settings, identifiers: Identifiers | None = None) -> No
             _check_secret_is_there(settings)
         elif make_secret_file(settings.secret_file, identifiers or SystemIdentifiers()):
             logger.info("%s is made: keep a copy of it apart from backups", settings.secret_file)
-        read_secret(settings.secret_file)
+        box = SecretBox(read_secret(settings.secret_file), PURPOSE)
         _make_tables(database)
+        with database.writing.begin() as session:
+            certificates.ensure_authority(session, Issuing(clock or SystemClock(), box))
     finally:
         database.close()
 

@@ -71,6 +71,7 @@ class Settings:
     public_url: str = ""
     workers: int = 1
     node_lost_after: int = 60
+    tls: bool = False
     certificate_file: Path | None = None
     key_file: Path | None = None
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -3,6 +3,7 @@
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
+from slapos.master.certificates.front import Front
 from slapos.master.http import Assembly
 from slapos.master.identity.caller import CallerKind, serve
 from slapos.master.identity.rights import Action, require
@@ -15,12 +16,13 @@ from slapos.protocol.errors import SlapOSError
 class Admission:
     """Asks the application's authentication and rights for those who want to wait."""
 
-    def __init__(self, app: Flask, parts: Assembly, workers: Workers) -> None:
-        self._app, self._parts, self._workers = app, parts, workers
+    def __init__(self, app: Flask, parts: Assembly, workers: Workers, front: Front) -> None:
+        self._app, self._parts, self._workers, self._front = app, parts, workers, front
 
     async def __call__(self, scope: Scope, reference: str) -> bool:
         """Return whether the one who asks may wait for a node's changes."""
         environ = environ_of(scope)
+        self._front.take_over(environ)
         return await self._workers.run(lambda: self._is_admitted(environ, reference))
 
     def _is_admitted(self, environ: Environ, reference: str) -> bool:

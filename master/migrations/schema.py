@@ -3,6 +3,7 @@
 from slapos.master import numbering as _numbering
 from slapos.master.audit import model as _audit
 from slapos.master.catalog import model as _catalog
+from slapos.master.certificates import model as _certificates
 from slapos.master.database import Base
 from slapos.master.identity import credentials as _credentials
 from slapos.master.identity import model as _identity
@@ -25,5 +26,6 @@ ROOMS = (
     _audit,
     _monitoring,
     _webhooks,
+    _certificates,
 )
 metadata = Base.metadata

@@ -13,6 +13,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
+from slapos.master.certificates.showing import CERTIFICATE
 from slapos.master.http import MAXIMUM_BODY
 from slapos.master.web.workers import Workers
 
@@ -220,6 +221,9 @@ def _environ(scope: Scope, body: IO[bytes], size: int) -> Environ:
         key = "HTTP_" + name.decode("latin-1").upper().replace("-", "_")
         text = value.decode("latin-1")
         environ[key] = f"{environ[key]},{text}" if key in environ else text
+    shown = scope.get("extensions", {}).get(CERTIFICATE)
+    if shown is not None:
+        environ[CERTIFICATE] = shown["der"]
     environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
     environ.pop("HTTP_CONTENT_LENGTH", None)
     if environ.pop("HTTP_TRANSFER_ENCODING", None) or size:

@@ -39,11 +39,11 @@ def is_loopback(host: str) -> bool:
 
 def refuse_unsafe(settings: Settings) -> None:
     """Raise InvalidConfiguration when passwords and tokens would cross a network unencrypted."""
-    if is_loopback(settings.host) or settings.certificate_file or settings.trusted_proxies:
+    if is_loopback(settings.host) or settings.tls or settings.trusted_proxies:
         return
     raise InvalidConfiguration(
         f"{settings.host} can be reached from other machines, and passwords and tokens would go "
-        "there unencrypted: set certificate_file and key_file, or trusted_proxies to the web "
+        "there unencrypted: set tls = true, or trusted_proxies to the web "
         "server in front that speaks TLS, or host = 127.0.0.1"
     )
 

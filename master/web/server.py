@@ -4,8 +4,8 @@ import asyncio
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 import uvicorn
 from flask import Flask
@@ -15,6 +15,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from slapos.master.certificates.front import FRONT, Front
+from slapos.master.certificates.service import Issuing
+from slapos.master.certificates.showing import CERTIFICATE
+from slapos.master.certificates.views import BOX
 from slapos.master.feed.admission import Admission
 from slapos.master.feed.asgi import Changes
 from slapos.master.feed.waiting import Feed
@@ -28,6 +32,7 @@ from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.worker import Doors
 from slapos.master.traffic.metrics import METRICS, Metrics
 from slapos.master.web.gateway import Application, Gateway
+from slapos.master.web.tls import ServerTls, peer_certificate
 from slapos.master.web.workers import Workers
 
 #: Seconds that a connection may be silent while the server waits for bytes.
@@ -75,6 +80,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._expect_more()
 
+        self._certificate = peer_certificate(transport)
+
     def data_received(self, data: bytes) -> None:
         """Take in a part of a request."""
         if self._in_head:
@@ -93,6 +100,8 @@ class Connection(HttpToolsProtocol):
         """Begin to count."""
         super().on_message_begin()
         self._head, self._in_head = 0, True
+        if self._certificate is not None:
+            self.scope["extensions"] = {CERTIFICATE: {"der": self._certificate}}
 
     def on_headers_complete(self) -> None:
         """Stop counting."""
@@ -118,11 +127,16 @@ class Server(uvicorn.Server):
     """Ends at once, but for the requests that are being answered."""
 
     def __init__(
-        self, config: uvicorn.Config, workers: Workers, feed: Feed, runner: Runner
+        self,
+        config: uvicorn.Config,
+        workers: Workers,
+        feed: Feed,
+        runner: Runner,
+        tls: ServerTls | None = None,
     ) -> None:
         super().__init__(config)
-        self._workers, self._feed, self._runner = workers, feed, runner
-        self._running: asyncio.Task[None] | None = None
+        self._workers, self._feed, self._runner, self._tls = workers, feed, runner, tls
+        self._running: list[asyncio.Task[None]] = []
         self._is_replaced = False
         #: Called in the event loop once it listens.
         self.when_started: Callable[[], None] | None = None
@@ -133,7 +147,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, to look for changes, and to do tasks."""
-        self._running = asyncio.create_task(self._feed.run())
+        self._running.append(asyncio.create_task(self._feed.run()))
+        if self._tls is not None:
+            self._running.append(asyncio.create_task(self._tls.run(self._workers)))
         await super().startup(sockets)
         self._runner.start()
         if self.when_started is not None:
@@ -187,11 +203,14 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     feed = Feed(parts.database, parts.clock, watch, parts.announcer)
     metrics: Metrics = app.extensions[METRICS]
     is_local = parts.settings.profile is Profile.LOCAL
-    admits = None if is_local else Admission(app, parts, workers)
+    front: Front | None = app.extensions.get(FRONT)
+    admits = None if is_local or front is None else Admission(app, parts, workers, front)
     changes = Changes(feed, parts.identifiers, gateway, metrics.waiting, admits)
-    settings = parts.settings
-    configuration = configure(changes, idle, settings.certificate_file, settings.key_file)
-    return Server(configuration, workers, feed, runner)
+    tls = None
+    if parts.settings.tls:
+        tls = ServerTls(parts.settings, parts.database, Issuing(parts.clock, app.extensions[BOX]))
+    configuration = configure(changes, idle, tls.context if tls is not None else None)
+    return Server(configuration, workers, feed, runner, tls)
 
 
 def _doors(parts: Assembly) -> Doors:
@@ -205,12 +224,9 @@ def _doors(parts: Assembly) -> Doors:
 
 
 def configure(
-    application: Application,
-    idle: int = IDLE,
-    certificate: Path | None = None,
-    key: Path | None = None,
+    application: Application, idle: int = IDLE, context: ssl.SSLContext | None = None
 ) -> uvicorn.Config:
-    """Return how an application is served: over TLS with a certificate and its key."""
+    """Return how an application is served: over TLS with a context."""
     # What goes wrong in the application, it logs itself; the rest is said of clients.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     return uvicorn.Config(
@@ -223,8 +239,7 @@ def configure(
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
+        ssl_context_factory=None if context is None else lambda _config, _default: context,
         timeout_keep_alive=idle,
         limit_concurrency=resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED,
     )

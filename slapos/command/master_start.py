@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     with listen(settings.host, settings.port, change="port in the settings file") as listener:
         fleet = Fleet(words, listener, settings.workers, ServiceManager(environment()))
-        scheme = "https" if settings.certificate_file else "http"
+        scheme = "https" if settings.tls else "http"
         url = url_of(settings.host, listener.getsockname()[1], scheme)
         came_up = asyncio.run(fleet.run(lambda: print(f"listening on {url}", flush=True)))
     return 0 if came_up else 1

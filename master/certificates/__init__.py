@@ -1,0 +1,1 @@
+"""Certificates: our authorities, who is certified, how machines join, who shows what."""

@@ -1,0 +1,118 @@
+"""TLS of the web server: its certificate, and which client certificates it takes.
+
+A certificate is either given in files, or made by our own authority for a key that this process
+keeps to itself. Both may change while it runs: what is new counts for new connections.
+
+Client certificates are asked for, not demanded. Whether one has ended is looked at with each
+request and not here, so that its holder is told so in words (`certificates/showing.py`).
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy.exc import SQLAlchemyError
+
+from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authority import key_text
+from slapos.master.certificates.service import Issuing
+from slapos.master.database import Database
+from slapos.master.identity.caller import SYSTEM, serve
+from slapos.master.settings import Settings
+from slapos.master.web.workers import Workers
+from slapos.protocol.errors import InvalidConfiguration, SlapOSError
+
+#: Seconds between two looks for other authorities and files; well below KNOWN_AFTER.
+GLANCE = 30.0
+#: The part of its life after which the certificate of this process is made anew.
+RENEWED_AFTER = 2 / 3
+#: X509_V_FLAG_NO_CHECK_TIME of OpenSSL, for which Python has no name.
+NO_CHECK_TIME = 0x200000
+log = logging.getLogger(__name__)
+
+
+class ServerTls:
+    """The TLS context of a web process, kept up to date."""
+
+    def __init__(self, settings: Settings, database: Database, issuing: Issuing) -> None:
+        self._settings, self._database, self._issuing = settings, database, issuing
+        self._authorities: set[str] = set()
+        self._renew_at: datetime | None = None
+        self._files: tuple[float, float] | None = None
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.context.verify_mode = ssl.CERT_OPTIONAL
+        self.context.verify_flags |= NO_CHECK_TIME
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over authorities and a certificate that are new. Raises SlapOSError, OSError."""
+        with self._database.writing() as session:
+            serve(session, SYSTEM)
+            certificates.ensure_authority(session, self._issuing)
+            trusted = certificates.trusted(session)
+            new = {each.certificate for each in trusted} - self._authorities
+            if self._settings.certificate_file is not None:
+                self._load_files()
+            elif self._renew_at is None or self._issuing.clock.now() >= self._renew_at:
+                key = ec.generate_private_key(ec.SECP256R1())
+                hosts = server_names(self._settings)
+                issued = certificates.issue_server(session, self._issuing, hosts, key.public_key())
+                now = self._issuing.clock.now()
+                self._load(issued.certificate, key_text(key))
+                self._renew_at = now + (issued.not_after - now) * RENEWED_AFTER
+            session.commit()
+        if new:
+            self.context.load_verify_locations(cadata="".join(sorted(new)))
+            self._authorities |= new
+
+    async def run(self, workers: Workers) -> None:
+        """Refresh from time to time, until it is cancelled."""
+        while True:
+            await asyncio.sleep(GLANCE)
+            try:
+                await workers.run(self.refresh)
+            except (SlapOSError, SQLAlchemyError, OSError) as error:
+                log.warning("the TLS certificate stays as it is: %s", error)
+
+    def _load(self, certificate: str, key: str) -> None:
+        """Take over a certificate: Python reads one from files only."""
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # mode 0600
+            file.write(key + certificate)
+            file.flush()
+            self.context.load_cert_chain(file.name)
+
+    def _load_files(self) -> None:
+        certificate, key = self._settings.certificate_file, self._settings.key_file
+        assert certificate is not None
+        assert key is not None
+        try:
+            found = (certificate.stat().st_mtime, key.stat().st_mtime)
+            if found == self._files:
+                return
+            self.context.load_cert_chain(certificate, key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidConfiguration(
+                f"the certificate {certificate} and its key {key} cannot be used: {error}"
+            ) from error
+        self._files = found
+
+
+def server_names(settings: Settings) -> Sequence[str]:
+    """Return under which names and addresses a web process is reached, the public one first."""
+    public = urlsplit(settings.public_url).hostname
+    names = [public or "", settings.host, socket.gethostname(), "localhost", "127.0.0.1", "::1"]
+    wild = {"", "0.0.0.0", "::"}
+    return list(dict.fromkeys(name for name in names if name not in wild))
+
+
+def peer_certificate(transport: asyncio.Transport) -> bytes | None:
+    """Return the verified certificate of the client of a connection (DER)."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    return None if tls is None else tls.getpeercert(binary_form=True)
