@@ -22,8 +22,8 @@ from slapos.master.health import blueprint as health
 from slapos.master.identity import project_views as projects
 from slapos.master.identity import views as people
 from slapos.master.identity.caller import LOCAL
-from slapos.master.monitoring import views as monitoring
 from slapos.master.identity.secret_box import SecretBox
+from slapos.master.monitoring import views as monitoring
 from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes

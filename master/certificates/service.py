@@ -25,6 +25,7 @@ from slapos.master.certificates.model import (
 )
 from slapos.master.database import UTCDateTime
 from slapos.master.identity.caller import CallerKind, caller_of
+from slapos.master.identity.model import Person
 from slapos.master.identity.rights import Action, not_there, require
 from slapos.master.identity.secret_box import SecretBox
 from slapos.master.identity.subject import Kind, Subject
@@ -234,6 +235,29 @@ def find(session: Session, certificate: x509.Certificate) -> IssuedCertificate:
     if row is None or not is_issued_by(certificate, read_certificate(row.authority.certificate)):
         raise Unauthorized("the certificate is none of this master's, or what it is for is gone")
     return row
+
+
+def named(session: Session, name: str) -> Sequence[IssuedCertificate]:
+    """Return a certificate by its serial number, or those of COMP-n, SOFTINST-n or P-n.
+
+    Only for the master itself. Raises NotFound.
+    """
+    require(session, Action.CERTIFY, Subject(Kind.CERTIFICATE, name))
+    statement = select(IssuedCertificate).order_by(IssuedCertificate.issued_at)
+    for mapped, column in (
+        (ComputeNode, IssuedCertificate.node_id),
+        (SoftwareInstance, IssuedCertificate.instance_id),
+        (Person, IssuedCertificate.person_id),
+    ):
+        holder = session.scalar(select(mapped.id).where(mapped.reference == name))
+        if holder is not None:
+            return session.scalars(statement.where(column == holder)).all()
+    found = session.scalars(statement.where(IssuedCertificate.serial == name.lower())).all()
+    if not found:
+        raise NotFound(
+            f"{name!r} is the reference of no node, instance or person, and no serial number"
+        )
+    return found
 
 
 def revoke(session: Session, clock: Clock, serial: str) -> IssuedCertificate:

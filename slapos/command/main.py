@@ -65,6 +65,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "slapos.command.master_user",
         "list people, invite and suspend them, give and take roles, reset passwords",
     ),
+    "master ca": (
+        "slapos.command.master_ca",
+        "certificate authorities: show, rotate, retire; certificates: list, revoke",
+    ),
     "master project": ("slapos.command.master_project", "list projects, make new ones"),
     "master tasks": ("slapos.command.master_tasks", "show what the master does by itself"),
 }

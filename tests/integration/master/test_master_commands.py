@@ -32,7 +32,8 @@ def master(*words: str, cfg: Path) -> subprocess.CompletedProcess[str]:
 
 def configured(folder: Path, database_uri: str, **keys: str) -> Path:
     """Return a settings file in `folder`."""
-    keys = {"database_uri": database_uri, "port": "0", "workers": "1"} | keys
+    tls = "true" if "certificate_file" in keys else "false"
+    keys = {"database_uri": database_uri, "port": "0", "workers": "1", "tls": tls} | keys
     path = folder / "master.cfg"
     lines = "\n".join(f"{key} = {text}" for key, text in keys.items())
     path.write_text(f"[slapos-master]\n{lines}\n")
@@ -69,8 +70,11 @@ def test_it_starts_on_a_machine_that_has_nothing(tmp_path: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in (cfg, data, data / "secret")}
     assert modes == {"master.cfg": 0o600, "slapos-master": 0o700, "secret": 0o600}
     secret = (data / "secret").read_text()
+    authority = tmp_path / "authority.pem"
+    authority.write_text(master("ca", "show", "--pem", cfg=cfg).stdout)
     with started(cfg) as (url, process):
-        assert requests.get(f"{url}v1/health", timeout=20).ok
+        assert url.startswith("https://")
+        assert requests.get(f"{url}v1/health", timeout=20, verify=str(authority)).ok
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert (data / "secret").read_text() == secret

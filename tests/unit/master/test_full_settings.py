@@ -99,4 +99,4 @@ def test_it_listens_where_nothing_crosses_a_network_unencrypted(keys: dict[str, 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "master.example.com"])
 def test_it_listens_beyond_loopback_only_with_tls(host: str) -> None:
     with pytest.raises(InvalidConfiguration, match="unencrypted"):
-        refuse_unsafe(settings(host=host))
+        refuse_unsafe(settings(host=host, tls="false"))
