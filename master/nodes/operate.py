@@ -30,6 +30,9 @@ from slapos.protocol.errors import Conflict, InvalidRequest
 #: The largest capacity: what PostgreSQL's integers hold.
 LARGEST_CAPACITY = 2**31 - 1
 
+#: The task that takes nodes that are gone out of supplies.
+TIDY_SUPPLIES = "tidy_supplies"
+
 LOCKED_PARTITIONS = (
     select(ComputePartition)
     .where(ComputePartition.node_id == bindparam("node_id"))
@@ -156,6 +159,7 @@ def invalidate_if_empty(session: Session, reference: str, now: datetime) -> bool
         return False
     node.invalidate(now)
     session.flush()
+    sense(session, TIDY_SUPPLIES)
     return True
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from slapos.master.audit import tasks as audit
+from slapos.master.catalog import tasks as catalog
 from slapos.master.monitoring import tasks as monitoring
 from slapos.master.nodes import tasks as nodes
 from slapos.master.provisioning import tasks as provisioning
@@ -13,6 +14,7 @@ from slapos.master.webhooks import tasks as webhooks
 
 ROOMS: tuple[tuple[Task, ...], ...] = (
     nodes.TASKS,
+    catalog.TASKS,
     provisioning.TASKS,
     rest.TASKS,
     audit.TASKS,
