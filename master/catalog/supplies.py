@@ -240,7 +240,7 @@ def _ids_of(
     for begin in range(0, len(listed), PIECE):
         piece = listed[begin : begin + PIECE]
         sought = {"project_id": supply.project_id, "references": piece}
-        found |= {reference: node_id for reference, node_id in session.execute(NODES, sought)}  # noqa: C416
+        found |= {str(reference): node_id for reference, node_id in session.execute(NODES, sought)}
     missing = [each for each in listed if each not in found]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""

@@ -165,8 +165,8 @@ def invalidate_if_empty(session: Session, reference: str, now: datetime) -> bool
 
 def count_partitions(session: Session, node_id: int) -> Mapping[str, int]:
     """Return how many partitions of a node are in which state."""
-    rows = session.execute(COUNT_PARTITIONS, {"node_id": node_id}).tuples()
-    return dict.fromkeys(PartitionState, 0) | dict(rows)
+    rows = session.execute(COUNT_PARTITIONS, {"node_id": node_id})
+    return dict.fromkeys(PartitionState, 0) | {str(state): count for state, count in rows}
 
 
 def _busy(session: Session, node: ComputeNode) -> int:

@@ -70,6 +70,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "certificate authorities: show, rotate, retire; certificates: list, revoke",
     ),
     "master project": ("slapos.command.master_project", "list projects, make new ones"),
+    "master node": ("slapos.command.master_node", "list nodes, say what may be placed on them"),
+    "master product": ("slapos.command.master_product", "what may be ordered: releases, types"),
+    "master supply": ("slapos.command.master_supply", "which releases go on which nodes"),
     "master tasks": ("slapos.command.master_tasks", "show what the master does by itself"),
 }
 

@@ -1,0 +1,215 @@
+"""List the nodes of a master, show one, say where instances may be placed, remove one.
+
+It works on the database itself; the master need not be running. NODE is a reference such as COMP-1.
+`list` takes --project, --title (a part of it), --scope and --category; `set` changes what is given,
+`--capacity none` and `--network none` take the bound and the network away, `--category region=`
+takes that category away. A node with instances is not removed: set its scope to close/forever, and
+it goes once it is empty.
+
+examples:
+  slapos master node list --scope open --category region=eu
+  slapos master node show COMP-1 --json
+  slapos master node set COMP-1 --scope close/maintenance
+  slapos master node set COMP-1 --capacity 40 --category region=eu --category cpu_core=8
+  slapos master node remove COMP-1
+
+exit status: 0 done, 1 failed or refused
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from slapos.command.columns import aligned, plain
+from slapos.command.master_options import add_master_arguments, opened_master
+from slapos.protocol.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from slapos.master.nodes.model import ComputeNode
+    from slapos.master.nodes.operate import NodeChange
+    from slapos.master.offline import OfflineMaster
+
+KEYS = ("reference", "title", "project", "allocation_scope", "capacity", "categories", "contact")
+HEADER = ("REFERENCE", "TITLE", "PROJECT", "SCOPE", "CAPACITY", "CATEGORIES", "LAST CONTACT")
+NONE = "none"
+Report = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    add_master_arguments(parser)
+    parser.add_argument("action", choices=ACTIONS, help="what to do")
+    parser.add_argument("node", metavar="NODE", nargs="?", help="such as COMP-1")
+    parser.add_argument("--title", metavar="TEXT", help="what it is called")
+    parser.add_argument(
+        "--scope", metavar="SCOPE", help="open, close/noallocation, close/maintenance, …"
+    )
+    parser.add_argument("--capacity", metavar="COUNT", help="how much its instances may weigh")
+    parser.add_argument("--network", metavar="NET-n", help="the network that it is in")
+    parser.add_argument(
+        "--category", metavar="NAME=VALUE", action="append", default=[], help="what it is like"
+    )
+    parser.add_argument("--project", metavar="PROJ-n", help="only the nodes of this project")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it, and show the nodes that it is about."""
+    if (arguments.node is None) != (arguments.action == "list"):
+        needed = "takes no NODE" if arguments.action == "list" else "needs a NODE"
+        raise InvalidRequest(f"{arguments.action} {needed}")
+    with opened_master(arguments) as master:
+        report = ACTIONS[arguments.action](master, arguments)
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    elif "nodes" in report:
+        rows = [[plain(_text(each[key])) for key in KEYS] for each in report["nodes"]]
+        print("\n".join(aligned([HEADER, *rows])))
+    else:
+        print("\n".join(f"{name}: {plain(_text(value))}" for name, value in report.items()))
+    return 0
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={each}" for name, each in value.items()) or "-"
+    return "-" if value is None else str(value)
+
+
+def _list(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
+    from sqlalchemy.orm import joinedload, selectinload  # noqa: PLC0415 - not for `--help`
+
+    from slapos.master.nodes import operate  # noqa: PLC0415
+    from slapos.master.nodes.model import ComputeNode  # noqa: PLC0415
+
+    wanted = operate.NodeFilter(
+        title=arguments.title,
+        scope=_scope(arguments.scope),
+        project=arguments.project,
+        network=arguments.network,
+        categories=_categories(arguments.category),
+    )
+
+    def read(session: "Session") -> Report:
+        statement = operate.matching(session, wanted).order_by(ComputeNode.id)
+        statement = statement.options(
+            joinedload(ComputeNode.project),
+            joinedload(ComputeNode.network),
+            selectinload(ComputeNode.categories),
+        )
+        return {"nodes": [_document(node) for node in session.scalars(statement)]}
+
+    return master.read(read)
+
+
+def _show(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
+    from slapos.master.nodes import operate, service  # noqa: PLC0415
+
+    def read(session: "Session") -> Report:
+        node = service.find_node(session, arguments.node)
+        counts = operate.count_partitions(session, node.id)
+        return _whole(node) | {f"{state} partitions": count for state, count in counts.items()}
+
+    return master.read(read)
+
+
+def _set(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
+    from slapos.master.nodes import operate, service  # noqa: PLC0415
+
+    def work(session: "Session") -> Report:
+        node = service.find_node(session, arguments.node)
+        present = {category.name: category.value for category in node.categories}
+        wanted = _wanted(arguments, present)
+        if not wanted:
+            raise InvalidRequest("say what to set: --scope, --capacity, --category, …")
+        return _whole(operate.change(session, arguments.node, wanted))
+
+    return master.write(work)
+
+
+def _remove(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
+    from slapos.master.nodes import operate  # noqa: PLC0415
+
+    def work(session: "Session") -> Report:
+        operate.remove(session, arguments.node)
+        return {"removed": arguments.node}
+
+    return master.write(work)
+
+
+def _wanted(arguments: argparse.Namespace, present: Mapping[str, str]) -> "NodeChange":
+    wanted: NodeChange = {}
+    if arguments.title is not None:
+        wanted["title"] = arguments.title
+    scope = _scope(arguments.scope)
+    if scope is not None:
+        wanted["allocation_scope"] = scope
+    if arguments.capacity is not None:
+        wanted["capacity"] = _capacity(arguments.capacity)
+    if arguments.network is not None:
+        wanted["network"] = None if arguments.network == NONE else arguments.network
+    if arguments.category:
+        merged = {**present, **_categories(arguments.category)}
+        wanted["categories"] = {name: value for name, value in merged.items() if value}
+    return wanted
+
+
+def _scope(text: str | None) -> Any:
+    from slapos.master.nodes.model import AllocationScope  # noqa: PLC0415
+
+    try:
+        return None if text is None else AllocationScope(text)
+    except ValueError:
+        known = ", ".join(AllocationScope)
+        raise InvalidRequest(f"--scope is {text}; it can be {known}") from None
+
+
+def _capacity(text: str) -> int | None:
+    if text == NONE:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidRequest(f"--capacity is {text}; it can be a number, or {NONE}")
+    return int(text)
+
+
+def _categories(words: list[str]) -> dict[str, str]:
+    found = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise InvalidRequest(f"--category is {word}; it is such as region=eu")
+        found[name] = value
+    return found
+
+
+def _document(node: "ComputeNode") -> Report:
+    return {
+        "reference": node.reference,
+        "title": node.title,
+        "project": node.project.reference,
+        "allocation_scope": node.allocation_scope,
+        "capacity": node.capacity,
+        "network": node.network.reference if node.network else None,
+        "categories": {category.name: category.value for category in node.categories},
+        "contact": node.contacted_at.isoformat(timespec="seconds") if node.contacted_at else None,
+    }
+
+
+def _whole(node: "ComputeNode") -> Report:
+    return _document(node) | {
+        "os_type": node.os_type,
+        "public_address": node.public_address,
+        "slapos_version": node.slapos_version,
+        "invalidated_at": node.invalidated_at.isoformat() if node.invalidated_at else None,
+    }
+
+
+ACTIONS: dict[str, Callable[["OfflineMaster", argparse.Namespace], Report]] = {
+    "list": _list,
+    "show": _show,
+    "set": _set,
+    "remove": _remove,
+}
