@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from slapos.master.catalog import upkeep
-from slapos.master.settings import Profile
 from slapos.master.tasks.task import Done, Task, Turn
 
 #: How many installations are looked at, and nodes forgotten, in one transaction.
@@ -11,9 +10,7 @@ PIECE = 500
 
 
 def remove_unused_installations(turn: Turn) -> Done:
-    """Have releases removed that nothing uses; in a local master, only people say so."""
-    if turn.settings.profile is Profile.LOCAL:
-        return Done()
+    """Have releases removed that nothing uses."""
     after = int(turn.resume or 0)
     count, last = upkeep.give_up_unused(turn.session, turn.clock.now(), after, PIECE)
     return Done(count=count, resume="" if last is None else str(last))
@@ -31,11 +28,13 @@ TASKS = (
         summary="remove releases from nodes where no supply allows and no instance uses them",
         run=remove_unused_installations,
         every=timedelta(days=1),
+        in_local=False,  # there, only people say so
     ),
     Task(
         name="tidy_supplies",
         summary="take nodes that are gone out of supplies, disable those without their customer",
         run=tidy_supplies,
         every=timedelta(days=1),
+        in_local=False,
     ),
 )

@@ -1,7 +1,6 @@
 """What becomes of releases that nothing uses, and of supplies that name what is gone."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import delete, select
@@ -20,6 +19,7 @@ from slapos.master.identity.model import Membership
 from slapos.master.nodes import operate
 from slapos.master.nodes.model import AllocationScope
 from slapos.master.settings import Profile, Settings
+from slapos.master.tasks.registry import tasks_of
 from slapos.master.tasks.task import Done, Turn
 from tests.fakes import FakeClock, FakeIdentifiers
 from tests.integration.master.factories import URL, request_form
@@ -47,21 +47,18 @@ def world(settings: Settings, clock: FakeClock) -> Iterator[World]:
     app.extensions["slapos"].database.close()
 
 
-def run(world: World, work: object, profile: Profile = Profile.FULL, resume: str = "") -> Done:
+def run(world: World, work: Callable[[Turn], Done]) -> Done:
     parts = world.parts
-    assert callable(work)
     with world.session() as session:
         turn = Turn(
             session=session,
             clock=parts.clock,
             identifiers=parts.identifiers,
-            settings=replace(parts.settings, profile=profile),
+            settings=parts.settings,
             policy=parts.policy,
-            resume=resume,
         )
         done = work(turn)
         session.commit()
-        assert isinstance(done, Done)
         return done
 
 
@@ -89,7 +86,6 @@ def test_what_nothing_uses_is_removed_after_a_day(world: World, clock: FakeClock
     install(world, URL, OTHER)
     assert run(world, remove_unused_installations).count == 0
     clock.advance(GRACE.total_seconds() + 1)
-    assert run(world, remove_unused_installations, Profile.LOCAL).count == 0
     assert run(world, remove_unused_installations).count == 1
     assert installed(world) == {URL: "available", OTHER: "destroyed"}
     change_supply(world, enabled=False)
@@ -158,3 +154,8 @@ def test_a_supply_for_nobody_is_disabled(world: World, clock: FakeClock) -> None
     with world.session() as session:
         found = session.scalars(select(AllocationSupply).order_by(AllocationSupply.id)).all()
         assert [supply.enabled for supply in found] == [True, False]
+
+
+def test_a_local_master_removes_nothing_by_itself() -> None:
+    assert "remove_unused_installations" in tasks_of(Profile.FULL)
+    assert "remove_unused_installations" not in tasks_of(Profile.LOCAL)

@@ -71,10 +71,10 @@ def test_a_slip_about_nodes_is_explained(
 
 
 def test_a_product_is_offered_on_all_nodes(command: Command) -> None:
-    words = ("--project", "PROJ-1", "--url", URL, "--release-version", "1", "--type", "default")
-    (product,) = command("product", "add", "web", *words, "--type", "large=4", "--publish")[
-        "products"
-    ]
+    release = ("--url", URL, "--release-version", "1")
+    types = ("--type", "default", "--type", "large=4")
+    words = ("--project", "PROJ-1", *release, *types, "--publish")
+    (product,) = command("product", "add", "web", *words)["products"]
     assert product["state"] == "published"
     assert (product["releases"], product["types"]) == ([URL], ["default", "large"])
     reference = product["reference"]
@@ -83,8 +83,8 @@ def test_a_product_is_offered_on_all_nodes(command: Command) -> None:
     assert product["releases"] == [newer, URL]
     assert command("product", "list", "--project", "PROJ-1")["products"] == [product]
     assert command("product", "show", reference)["products"] == [product]
-    words = ("--product", reference, "--type", "large", "--no-install-by-need")
-    (supply,) = command("supply", "add", "all", *words, "--all-nodes")["supplies"]
+    only = ("--product", reference, "--type", "large", "--no-install-by-need")
+    (supply,) = command("supply", "add", "all", *only, "--all-nodes")["supplies"]
     assert supply["nodes"] == 1
     assert supply["cells"] == [{"release": url, "type": "large"} for url in (URL, newer)]
     assert (supply["enabled"], supply["installs_by_need"]) == (True, False)
