@@ -47,6 +47,7 @@ def invite(
     subject = Subject(Kind.INVITATION, email, None if project is None else project.id)
     rights.require(session, Action.CREATE, subject)
     service.check_role(role, project)
+    service.require_grant(session, Action.CREATE, project, role)
     caller = caller_of(session)
     secret, now = new_secret(identifiers), clock.now()
     invitation = Invitation(

@@ -59,6 +59,8 @@ _SEE = frozenset({_A.SEE})
 _SEE_VALUES = frozenset({_A.SEE, _A.SEE_VALUES})
 _USE = frozenset({_A.SEE, _A.SEE_VALUES, _A.CHANGE})
 _OWN = frozenset({_A.SEE, _A.SEE_VALUES, _A.CREATE, _A.CHANGE, _A.DESTROY})
+#: An owner's things are made by who may order or operate there, not by whoever says he owns them.
+_KEEP = _OWN - {_A.CREATE}
 _OPERATE = _OWN | {_A.REPORT, _A.CERTIFY}
 _ALL = frozenset(Action)
 _PRODUCTION: dict[str, frozenset[Action]] = {
@@ -78,7 +80,7 @@ _ACCOUNTING: dict[str, frozenset[Action]] = {
 #: Kind → role or relation → what it may. An administrator may all; nobody else may anything else.
 RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
     Kind.TREE: {
-        Relation.OWNER: _OWN,
+        Relation.OWNER: _KEEP,
         Relation.TREE: _USE,
         Role.CUSTOMER: frozenset({_A.CREATE}),
         **_PRODUCTION,
@@ -86,7 +88,8 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
         Role.SUPPORT: _SEE,
     },
     Kind.INSTANCE: {
-        Relation.OWNER: _OWN,
+        Relation.OWNER: _KEEP,
+        # Instances of a tree trust each other.
         Relation.TREE: _OWN | {_A.REPORT},
         Relation.HOST: frozenset({_A.SEE, _A.SEE_VALUES, _A.CHANGE, _A.REPORT}),
         Relation.NODE: frozenset({_A.SEE, _A.SEE_VALUES, _A.CHANGE, _A.REPORT, _A.CERTIFY}),
@@ -133,6 +136,7 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
         Role.SUPPORT: _SEE,
     },
     Kind.PROJECT: {
+        # So whoever has an account may make a project of his own.
         Relation.OWNER: _OWN,
         Role.CUSTOMER: _SEE,
         Role.PRODUCTION_AGENT: _SEE,
@@ -142,8 +146,9 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
         **_ACCOUNTING,
         Role.SUPPORT: _SEE,
     },
+    # To give a role everywhere, or one that is about money, is to administer memberships.
     Kind.MEMBERSHIP: {
-        Relation.OWNER: _SEE,
+        Relation.OWNER: _OWN,
         Role.PRODUCTION_AGENT: _SEE,
         Role.PRODUCTION_MANAGER: _OWN,
         **_SALE,
@@ -173,6 +178,11 @@ RIGHTS: Mapping[Kind, Mapping[str, frozenset[Action]]] = {
     Kind.WEBHOOK: {Relation.OWNER: _OWN, Role.PRODUCTION_MANAGER: _OWN},
 }
 
+#: Roles that a project's own people give and take.
+GIVEN_IN_PROJECTS = frozenset(
+    {Role.CUSTOMER, Role.PRODUCTION_AGENT, Role.PRODUCTION_MANAGER, Role.SUPPORT}
+)
+
 #: Kinds by which somebody gets rights, or shows who she is. A token gives none of either: whoever
 #: found it could make another one, or let himself in.
 ACCOUNTS = frozenset(
@@ -197,18 +207,20 @@ SCOPES: Mapping[str, Mapping[Kind, frozenset[Action]]] = {
 }
 
 
-def _within_scopes(caller: Caller, action: Action, kind: Kind) -> bool:
+def _within_scopes(caller: Caller, action: Action, subject: Subject) -> bool:
     """Return whether the scopes of a caller's token leave it an action."""
     if caller.scopes is None or action in _SEE_VALUES:
         return True
-    return any(action in SCOPES[scope].get(kind, ()) for scope in caller.scopes)
+    if subject.kind is Kind.CERTIFICATE and subject.owner_id is not None:
+        return False  # a person's: it would outlive the token
+    return any(action in SCOPES[scope].get(subject.kind, ()) for scope in caller.scopes)
 
 
 def may(caller: Caller, action: Action, subject: Subject) -> bool:
     """Return whether a caller may do something with a thing."""
     if caller.may_all:
         return True
-    if not _within_scopes(caller, action, subject.kind):
+    if not _within_scopes(caller, action, subject):
         return False
     table = RIGHTS[subject.kind]
     # In a project that is suspended or archived, its own people only look on.
@@ -260,7 +272,10 @@ def relations(caller: Caller, subject: Subject) -> Iterator[str]:
         if callers is not None and its == callers:
             yield relation
     for project_id, role in caller.memberships:
-        if project_id is None or project_id == subject.project_id:
+        # Administrators are ones everywhere, so that nobody makes himself one in his project.
+        if project_id is None or (
+            project_id == subject.project_id and role is not Role.ADMINISTRATOR
+        ):
             yield role
 
 
@@ -315,7 +330,7 @@ def _by_role(
 ) -> Iterator[ColumnElement[bool]]:
     projects = set()
     for project_id, role in caller.memberships:
-        if role not in seeing:
+        if role not in seeing or (role is Role.ADMINISTRATOR and project_id is not None):
             continue
         if project_id is None:
             yield true()

@@ -332,11 +332,24 @@ def find_for_membership(session: Session, project: Project, reference: str) -> P
     raise NotFound(f"{reference} is nobody in {project.reference}; invite them")
 
 
+def require_grant(session: Session, action: Action, project: Project | None, role: Role) -> None:
+    """Raise unless the caller may give or take a role there.
+
+    Who manages a project has its customers and operators in hand; what is about money, and what is
+    everywhere, is the administrators'.
+    """
+    subject = _membership_of(project)
+    rights.require(session, action, subject)
+    if project is None or role not in rights.GIVEN_IN_PROJECTS:
+        rights.require(session, Action.ADMINISTER, subject)
+
+
 def add_role(
     session: Session, clock: Clock, person: Person, project: Project | None, role: Role
 ) -> Membership:
     """Give a person a role in a project, or everywhere; one that she has stays as it is."""
-    rights.require(session, Action.CREATE, _membership_of(project))
+    check_role(role, project)
+    require_grant(session, Action.CREATE, project, role)
     return grant(session, clock, person, project, role)
 
 
@@ -358,7 +371,7 @@ def remove_role(session: Session, person: Person, project: Project | None, role:
     """Take a role from a person; raises Conflict for a project's last manager, or the last
     administrator.
     """
-    rights.require(session, Action.DESTROY, _membership_of(project))
+    require_grant(session, Action.DESTROY, project, role)
     if project is not None:
         # Two who take each other's role wait for each other here.
         session.scalar(_PROJECT.with_for_update(), {"reference": project.reference})

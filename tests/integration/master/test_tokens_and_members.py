@@ -121,9 +121,33 @@ def test_the_last_manager_stays(people: People, project: str) -> None:
     answer = client.post(members, json={"person": customer, "role": "production_manager"})
     assert answer.status_code == 201
     assert client.delete(f"{members}/{manager}/production_manager").status_code == 204
-    # From now on she is a customer, and that at once.
-    assert client.delete(f"{members}/{customer}/production_manager").status_code == 403
-    assert client.get(f"{members}").status_code == 200  # she owns it
+    # She owns it, so she can come back; that is what the new manager cannot prevent.
+    assert client.patch(f"/v1/projects/{project}", json={"title": "x"}).status_code == 200
+    own = {"person": manager, "role": "production_manager"}
+    assert people.signed_in(CUSTOMER).post(members, json=own).status_code == 201
+    assert client.delete(f"{members}/{customer}/production_manager").status_code == 204
+
+
+def test_roles_about_money_and_everywhere_are_given_by_administrators(
+    people: People, project: str
+) -> None:
+    members = f"/v1/projects/{project}/members"
+    people.person("boss@example.com", (None, Role.PRODUCTION_MANAGER), (None, Role.SALE_MANAGER))
+    for client in (people.signed_in(MANAGER), people.signed_in("boss@example.com")):
+        me = client.get("/v1/me").get_json()["reference"]
+        for role in ("sale_manager", "accounting_agent"):
+            given = client.post(members, json={"person": me, "role": role})
+            assert given.status_code in (403, 404)
+            asked = {"email": "x@example.com", "role": role}
+            invited = client.post(f"/v1/projects/{project}/invitations", json=asked)
+            assert invited.status_code == 403
+        for role in ("administrator", "customer", "production_manager"):
+            answer = client.post(f"/v1/persons/{me}/roles", json={"role": role})
+            assert answer.status_code in (403, 404)
+    operator = people.signed_in(OPERATOR)
+    me = people.signed_in(MANAGER).get("/v1/me").get_json()["reference"]
+    given = operator.post(members, json={"person": me, "role": "sale_manager"})
+    assert given.status_code == 201
 
 
 def test_the_last_administrator_stays(people: People, project: str) -> None:
