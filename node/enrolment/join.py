@@ -4,45 +4,32 @@ May be killed at any point and run again: until all is done, the key waits in `s
 the master answers the same join of the same key with the same node.
 """
 
-import logging
 import re
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
 
 from slapos.protocol.certificate import node_uri, read_certificate
-from slapos.protocol.certificate_request import (
-    UnusableKey,
-    fingerprint,
-    key_digest,
-    make_key,
-    make_request,
-    split_certificates,
-)
-from slapos.protocol.enrolment_client import Authority, EnrolmentClient, Issued
+from slapos.protocol.certificate_request import key_digest, make_request
+from slapos.protocol.enrolment_client import EnrolmentClient, Issued
 from slapos.protocol.errors import (
     Conflict,
     Forbidden,
     InvalidConfiguration,
     MasterFailed,
-    SlapOSError,
 )
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.join_token import JoinToken
 from slapos.protocol.tls import NotTrusted
 from slapos.system.clock import Clock
-from slapos.system.credentials import check_bundle, check_issued, sync_folder
+from slapos.system.credentials import check_bundle, check_issued, sync_folder, waiting_key
 from slapos.system.files import write_if_changed
 from slapos.system.process_lock import process_lock
 from slapos.system.settings import read_configuration
 from slapos.system.settings_file import write_options
+from slapos.system.trust import answers, known_authority
 
-logger = logging.getLogger(__name__)
-
-#: Seconds that the clocks may differ: certificates begin ten minutes before they are made.
-CLOCK_DIFFERENCE = 300.0
 FOLDER = "ssl"
 JOINING_KEY, JOINING_AUTHORITY = "joining.key", "joining-authority.pem"
 KEY, CERTIFICATE, AUTHORITY, PARTITIONS = (
@@ -58,18 +45,6 @@ class JoinRefused(Forbidden):
     """The master does not take the token."""
 
     code = "token_invalid"
-
-
-class WrongAuthority(SlapOSError):
-    """Whoever answers is not the master that the token is of."""
-
-    code = "wrong_authority"
-
-
-class ClockOff(SlapOSError):
-    """The clock of this machine is not right: certificates would not count."""
-
-    code: ClassVar[str] = "clock_off"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +96,7 @@ def join(order: JoinOrder, clock: Clock) -> Joined:
 
 def _join(order: JoinOrder, clock: Clock) -> Joined:
     _check_registration(order)
-    key = _key(order.folder / JOINING_KEY)
+    key = waiting_key(order.folder / JOINING_KEY)
     settings = _trusting(order, clock)
     with closing(HttpClient(settings)) as http:
         request = make_request(key, order.name)
@@ -197,23 +172,7 @@ def _finished(order: JoinOrder) -> Joined | None:
     return _joined(order, slapos.get("computer_id", ""), key_file.parent)
 
 
-# The key, and whom to trust.
-
-
-def _key(path: Path) -> str:
-    """Return the key of a join that was begun, or a new one."""
-    try:
-        key = path.read_text()
-        key_digest(key)
-        return key
-    except FileNotFoundError:
-        pass
-    except (UnusableKey, UnicodeDecodeError) as error:
-        logger.warning("%s is made anew: %s", path, error)
-    key = make_key()
-    write_if_changed(path, key, mode=0o600)
-    sync_folder(path.parent)
-    return key
+# Whom to trust.
 
 
 def _trusting(order: JoinOrder, clock: Clock) -> HttpSettings:
@@ -223,56 +182,19 @@ def _trusting(order: JoinOrder, clock: Clock) -> HttpSettings:
     A master whose own certificate is of another authority must have one that the system trusts.
     """
     settings = HttpSettings(base_url=order.master_url, timeout=order.timeout)
-    with closing(HttpClient(replace(settings, is_verified=False))) as http:
-        claimed = EnrolmentClient(http).unverified_authority()
-    certificate = _authority_of(order.token, claimed, order.master_url)
-    _check_clock(claimed, clock)
-    check_bundle(certificate)
+    certificate = known_authority(settings, order.token.is_of, clock)
     path = order.folder / JOINING_AUTHORITY
     write_if_changed(path, certificate)
     own = replace(settings, authority_file=path)
     try:
-        _answers(own)
+        answers(own)
         return own
     except NotTrusted as error:
         try:
-            _answers(settings)
+            answers(settings)
             return settings
         except NotTrusted:
             raise error from None
-
-
-def _answers(settings: HttpSettings) -> None:
-    with closing(HttpClient(settings)) as http:
-        EnrolmentClient(http).authority()
-
-
-def _authority_of(token: JoinToken, claimed: Authority, url: str) -> str:
-    """Return the one certificate that the token names: others may have been slipped in."""
-    try:
-        for certificate in split_certificates(claimed.certificates):
-            if token.is_of(fingerprint(certificate)):
-                return certificate
-    except UnusableKey as error:
-        raise MasterFailed(f"the master's answer makes no sense: {error}") from error
-    raise WrongAuthority(
-        f"{url} is not the master that made the token, or somebody stands in between: its "
-        "authority has another fingerprint; nothing was sent to it. Is --master right, and the "
-        "token copied whole?"
-    )
-
-
-def _check_clock(claimed: Authority, clock: Clock) -> None:
-    if claimed.date is None:
-        return
-    ahead = (clock.now() - claimed.date).total_seconds()
-    if abs(ahead) > CLOCK_DIFFERENCE:
-        side = "ahead of" if ahead > 0 else "behind"
-        raise ClockOff(
-            f"this machine is {abs(ahead):.0f} s {side} the master, and certificates would not "
-            "count: set the clock right (NTP: see 'timedatectl'), then run this again; the token "
-            "is not used up"
-        )
 
 
 # What is written.

@@ -5,7 +5,6 @@ agent does that in a thread of its own, each of the other commands before its wo
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
@@ -20,7 +19,7 @@ from slapos.protocol.enrolment_client import EnrolmentClient
 from slapos.protocol.errors import MasterUnreachable, SlapOSError
 from slapos.protocol.http_client import HttpClient
 from slapos.system.clock import Clock
-from slapos.system.credentials import Credentials, refresh_authority, renew
+from slapos.system.credentials import Credentials, keep_current
 from slapos.system.identifier import Identifiers
 from slapos.system.process_lock import AlreadyRunning, process_lock
 
@@ -28,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks; a machine that slept finds out after so long at most.
 LOOK_INTERVAL = 600.0
-#: Seconds after which the master is asked for its authorities again.
-AUTHORITY_INTERVAL = 86400.0
 #: Seconds to wait after failures, at first and at most.
 FIRST_WAIT, LONGEST_WAIT = 10.0, 900.0
 #: Seconds that a command other than the agent gives a master to answer.
@@ -55,9 +52,11 @@ class Renewal:
 
     def run_pending(self) -> float:
         """Renew what is due; return the seconds until it is to be looked again."""
-        # First whom to trust: all else asks the master.
-        works = (self._refresh_authority, self._renew_own, self._renew_instances)
-        troubles = [trouble for work in works if (trouble := self._trouble_of(work))]
+        troubles = keep_current(self._credentials, self._clock, self._spread)
+        try:
+            self._renew_instances()
+        except (SlapOSError, OSError) as error:
+            troubles.append(str(error))
         if not troubles:
             if self._told:
                 logger.info("certificates are renewed again")
@@ -68,38 +67,6 @@ class Renewal:
             self._told = troubles[0]
             logger.warning("certificates are not renewed, it is tried again: %s", troubles[0])
         return min(self._back_off.failed(), LOOK_INTERVAL)
-
-    def _trouble_of(self, work: Callable[[], None]) -> str:
-        """Do a part of the work, and return why that failed, empty when it did not."""
-        try:
-            work()
-        except AlreadyRunning as error:
-            logger.debug("%s", error)
-        except (SlapOSError, OSError) as error:
-            return str(error)
-        return ""
-
-    def _refresh_authority(self) -> None:
-        path = self._credentials.kept_authority
-        if path is None:
-            return
-        age = self._clock.now().timestamp() - path.stat().st_mtime
-        if 0 <= age < AUTHORITY_INTERVAL:
-            return
-        with process_lock(self._credentials.lock):
-            if refresh_authority(self._credentials):
-                logger.info("the master has other authorities: they are trusted now")
-
-    def _renew_own(self) -> None:
-        if not self._is_due():
-            return
-        with process_lock(self._credentials.lock):
-            if self._is_due():  # nobody else has done it meanwhile
-                made = renew(self._credentials, self._clock)
-                logger.info("the node's certificate is renewed, until %s", made.not_after)
-
-    def _is_due(self) -> bool:
-        return self._clock.now() >= self._credentials.certificate().due(self._spread)
 
     def _renew_instances(self) -> None:
         due = due_partitions(self._settings, self._clock.now(), self._spread)

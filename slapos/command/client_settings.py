@@ -1,6 +1,7 @@
 """Where the master is and who asks: read once from a configuration file, handed down."""
 
 import argparse
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slapos.protocol.errors import InvalidConfiguration
+from slapos.system.clock import SystemClock
 from slapos.system.settings import DEFAULT_CLIENT_CONFIGURATION, read_configuration
 
 if TYPE_CHECKING:
     from slapos.protocol.hateoas_client import HateoasClient
     from slapos.protocol.slap_client import SlapClient
 
+logger = logging.getLogger(__name__)
+
+#: Seconds that a master gets to renew a certificate before the command goes on without.
+RENEWAL_TIMEOUT = 10.0
 #: Where `slapos standalone start` writes its configuration when it is not told otherwise.
 STANDALONE_DIRECTORY = "~/.slapos/standalone"
 ROOT_STANDALONE_DIRECTORY = "/srv/slapos/standalone"
@@ -32,6 +38,7 @@ class ClientSettings:
     key_file: Path | None = None
     certificate_file: Path | None = None
     authority_file: Path | None = None
+    token_file: Path | None = None
     node: str | None = None
     instance_root: Path | None = None
     software_root: Path | None = None
@@ -51,6 +58,7 @@ class ClientSettings:
             key_file=_path(slapos.get("key_file")),
             certificate_file=_path(slapos.get("cert_file")),
             authority_file=_path(slapos.get("master_ca_file")),
+            token_file=_path(slapos.get("token_file")),
             node=slapos.get("computer_id") or None,
             instance_root=_path(slapos.get("instance_root")),
             software_root=_path(slapos.get("software_root")),
@@ -67,9 +75,24 @@ class ClientSettings:
             )
         if (self.key_file is None) != (self.certificate_file is None):
             raise InvalidConfiguration(f"{self.path}: key_file and cert_file go together")
-        for file in (self.key_file, self.certificate_file, self.authority_file):
+        files = (self.key_file, self.certificate_file, self.authority_file, self.token_file)
+        for file in files:
             if file is not None and not file.is_file():
                 raise InvalidConfiguration(f"{self.path} names {file}, which is not there")
+
+    def token(self) -> str:
+        """Return the token that is shown to the master, empty without one.
+
+        Raises InvalidConfiguration when others can read it.
+        """
+        if self.token_file is None:
+            return ""
+        if self.token_file.stat().st_mode & 0o077:
+            raise InvalidConfiguration(
+                f"{self.token_file} can be read by others: chmod 0600 {self.token_file}; if they "
+                "may have, revoke the token and make another"
+            )
+        return self.token_file.read_text().strip()
 
     def partition_directory(self, node: str | None, partition: str | None) -> Path | None:
         """Return where a partition is on this machine, None when it is elsewhere or not there."""
@@ -137,6 +160,7 @@ def connect(settings: ClientSettings) -> "SlapClient":
     from slapos.protocol.http_client import HttpClient, HttpSettings  # noqa: PLC0415
     from slapos.protocol.slap_client import SlapClient  # noqa: PLC0415
 
+    _renew(settings)
     return SlapClient(
         HttpClient(
             HttpSettings(
@@ -144,9 +168,29 @@ def connect(settings: ClientSettings) -> "SlapClient":
                 key_file=settings.key_file,
                 certificate_file=settings.certificate_file,
                 authority_file=settings.authority_file,
+                token=settings.token(),
             )
         )
     )
+
+
+def _renew(settings: ClientSettings) -> None:
+    """Renew the certificate of a person when that is due; what fails is only said."""
+    if settings.certificate_file is None or not settings.master_url.startswith("https://"):
+        return
+    from slapos.system.credentials import Credentials, keep_current  # noqa: PLC0415
+
+    credentials = Credentials.renewable(
+        settings.master_url,
+        settings.key_file,
+        settings.certificate_file,
+        settings.authority_file,
+        timeout=RENEWAL_TIMEOUT,
+    )
+    # Whose files these are keeps them up to date: another user could not write them.
+    if credentials is not None and os.access(credentials.certificate_file.parent, os.W_OK):
+        for trouble in keep_current(credentials, SystemClock()):
+            logger.warning("the certificate is not renewed: %s", trouble)
 
 
 def connect_hateoas(client: "SlapClient", settings: ClientSettings) -> "HateoasClient":

@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "service info": ("slapos.command.service_info", "show a service"),
     "service logs": ("slapos.command.service_logs", "show what a service's processes print"),
     "service destroy": ("slapos.command.service_destroy", "give a service up, with all it holds"),
+    "configure client": (
+        "slapos.command.configure_client",
+        "have these commands ask a master, as yourself",
+    ),
     "computer list": ("slapos.command.computer_list", "list the nodes"),
     "computer info": ("slapos.command.computer_info", "show a node"),
     "node": ("slapos.command.node_status", "the same as `node status`"),

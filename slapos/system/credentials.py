@@ -4,23 +4,26 @@ The key stays what it is for as long as a registration lasts, so that a certific
 by its successor at any moment: one file, put in place at once.
 """
 
+import logging
 import os
 import ssl
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 
 from slapos.protocol.certificate import Certificate, read_certificate
 from slapos.protocol.enrolment_client import EnrolmentClient, Issued
-from slapos.protocol.errors import Forbidden, MasterFailed, Unauthorized
+from slapos.protocol.errors import Forbidden, MasterFailed, SlapOSError, Unauthorized
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.tls import NotTrusted
 from slapos.system.clock import Clock
 from slapos.system.files import write_if_changed
+from slapos.system.process_lock import AlreadyRunning, process_lock
 
-#: So long after its end a certificate may still be renewed, by a request that its key has signed.
-GRACE = timedelta(days=90)
+logger = logging.getLogger(__name__)
+
+#: Seconds after which the master is asked for its authorities again.
+AUTHORITY_INTERVAL = 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +130,28 @@ def _asked(credentials: Credentials, request: str, *, is_valid: bool) -> Issued:
         return EnrolmentClient(http).renew(request, expired=shown)
 
 
+def waiting_key(path: Path) -> str:
+    """Return the key for a certificate that is being asked for; a new one when none waits there."""
+    from slapos.protocol.certificate_request import (  # noqa: PLC0415
+        UnusableKey,
+        key_digest,
+        make_key,
+    )
+
+    try:
+        key = path.read_text()
+        key_digest(key)
+        return key
+    except FileNotFoundError:
+        pass
+    except (UnusableKey, UnicodeDecodeError) as error:
+        logger.warning("%s is made anew: %s", path, error)
+    key = make_key()
+    write_if_changed(path, key, mode=0o600)
+    sync_folder(path.parent)
+    return key
+
+
 def check_issued(certificate: str, key: str, uri: str) -> None:
     """See that a certificate (PEM) is of our key, and speaks of us. Raises MasterFailed."""
     from slapos.protocol.certificate_request import (  # noqa: PLC0415
@@ -147,6 +172,45 @@ def check_issued(certificate: str, key: str, uri: str) -> None:
             f"the master sent the certificate of {sent or 'nobody'} instead of that of {uri}: it "
             "is not used"
         )
+
+
+def keep_current(credentials: Credentials, clock: Clock, spread: float = 0.0) -> list[str]:
+    """Renew the certificate when it is due, and ask for the authorities daily; say what failed."""
+    troubles = []
+    # First whom to trust: all else asks the master.
+    for work in (_refresh_in_time, _renew_in_time):
+        try:
+            work(credentials, clock, spread)
+        except AlreadyRunning as error:
+            logger.debug("%s", error)
+        except (SlapOSError, OSError) as error:
+            troubles.append(str(error))
+    return troubles
+
+
+def _refresh_in_time(credentials: Credentials, clock: Clock, _spread: float) -> None:
+    path = credentials.kept_authority
+    if path is None:
+        return
+    age = clock.now().timestamp() - path.stat().st_mtime
+    if 0 <= age < AUTHORITY_INTERVAL:
+        return
+    with process_lock(credentials.lock):
+        if refresh_authority(credentials):
+            logger.info("the master has other authorities: they are trusted now")
+
+
+def _renew_in_time(credentials: Credentials, clock: Clock, spread: float) -> None:
+    if not _is_due(credentials, clock, spread):
+        return
+    with process_lock(credentials.lock):
+        if _is_due(credentials, clock, spread):  # nobody else has done it meanwhile
+            made = renew(credentials, clock)
+            logger.info("the certificate is renewed, it is valid until %s", made.not_after)
+
+
+def _is_due(credentials: Credentials, clock: Clock, spread: float) -> bool:
+    return clock.now() >= credentials.certificate().due(spread)
 
 
 def refresh_authority(credentials: Credentials) -> bool:

@@ -13,8 +13,15 @@ _SECTION = re.compile(r"\[(?P<name>[^]]+)\]")
 _OPTION = re.compile(r"(?P<name>[^\s=:#;\[][^=:]*?)\s*[=:]")
 
 
-def write_options(path: Path, section: str, options: Mapping[str, str], *, fresh: str = "") -> None:
-    """Give a section of a file these values; a file that is not there begins as `fresh`.
+def write_options(
+    path: Path,
+    section: str,
+    options: Mapping[str, str],
+    *,
+    fresh: str = "",
+    fresh_mode: int = 0o644,
+) -> None:
+    """Give a section of a file these values; one that is not there begins as `fresh`.
 
     Comments, order and all other options stay. The file is replaced as a whole, or not at all.
     Raises InvalidConfiguration, also when a value cannot be written so that it is read again.
@@ -22,7 +29,7 @@ def write_options(path: Path, section: str, options: Mapping[str, str], *, fresh
     try:
         text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777
     except FileNotFoundError:
-        text, mode = fresh, 0o644
+        text, mode = fresh, fresh_mode
     except UnicodeDecodeError as error:
         raise InvalidConfiguration(f"{path} is not a settings file: {error}") from error
     if path.exists():

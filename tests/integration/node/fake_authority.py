@@ -87,7 +87,7 @@ class FakeCertifyingMaster(FakeMaster):
     who showed a certificate ("" for nobody). A certificate whose serial number is in `revoked`
     is not taken. `instances` maps partitions to what is in them. `drops` are calls that are done,
     but whose answer is lost. `node` is the reference of the next node, when it is not to be
-    COMP-1, COMP-2 and so on.
+    COMP-1, COMP-2 and so on; `personal_token` that of the one person.
     """
 
     authority: FakeAuthority = field(default_factory=FakeAuthority)
@@ -103,6 +103,7 @@ class FakeCertifyingMaster(FakeMaster):
     issued: list[x509.Certificate] = field(default_factory=list)
     drops: set[str] = field(default_factory=set)
     node: str = ""
+    personal_token: str = "slapos_personal"
 
     def __post_init__(self) -> None:
         self.context = context_of(self.served_by or self.authority, [self.authority])
@@ -113,13 +114,17 @@ class FakeCertifyingMaster(FakeMaster):
         self.tokens[token] = name
         return token
 
-    def certify(self, call: str, body: str, connection: socket.socket) -> tuple[bytes, int] | None:
+    def certify(
+        self, call: str, body: str, connection: socket.socket, authorization: str
+    ) -> tuple[bytes, int] | None:
         who = ""
         assert isinstance(connection, ssl.SSLSocket)
         if shown := connection.getpeercert(binary_form=True):
             certificate = x509.load_der_x509_certificate(shown)
             if certificate.serial_number not in self.revoked:
                 who = uri_of(certificate)
+        if authorization == f"Bearer {self.personal_token}":
+            who = "slapos:person:P-2"
         self.asked_by.append((call, who))
         answer = self._certify(
             call, json.loads(body) if call.startswith("v1/") and body else {}, who
@@ -141,7 +146,9 @@ class FakeCertifyingMaster(FakeMaster):
                 if who != f"slapos:node:{node}" or name not in self.instances:
                     return b"no such partition", 404
                 return self._issue(f"slapos:instance:{self.instances[name]}", given)
-            case ["v1", "me", "certificates"]:
+            case ["v1", "me"] if who:
+                return b'{"reference": "P-2"}', 200
+            case ["v1", "me", "certificates"] if who:
                 return self._issue("slapos:person:P-2", given)
             case _:
                 return None if who else (b"who are you?", 401)

@@ -57,7 +57,9 @@ class FakeMaster:
     link: Callable[[], Link] = lambda: Link.WHOLE
     context: ssl.SSLContext | None = None
 
-    def certify(self, call: str, body: str, connection: socket.socket) -> tuple[bytes, int] | None:
+    def certify(
+        self, call: str, body: str, connection: socket.socket, authorization: str
+    ) -> tuple[bytes, int] | None:
         """Answer what is about certificates, or refuse who shows none; None when it is neither."""
         return None
 
@@ -143,19 +145,23 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
             super().setup()
             master.connections += 1
 
+        @property
+        def _authorization(self) -> str:
+            return self.headers.get("Authorization", "")
+
         def do_GET(self) -> None:
             call = urlsplit(self.path).path.strip("/")
             master.asked.append(call)
             if master.release_answer is not None:
                 master.release_answer.wait(30)
             query = parse_qs(urlsplit(self.path).query)
-            answer = master.certify(call, "", self.connection)
+            answer = master.certify(call, "", self.connection, self._authorization)
             self._answer(call, *(answer or master.answer_question(call, query)))
 
         def do_POST(self) -> None:
             call = urlsplit(self.path).path.strip("/")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            answer = master.certify(call, body, self.connection)
+            answer = master.certify(call, body, self.connection, self._authorization)
             if answer or call.startswith("v1/"):
                 self._answer(call, *(answer or master.answer_reports(call, body)))
                 return

@@ -151,7 +151,7 @@ def test_the_agent_renews_while_it_works_and_goes_on_by_the_new_certificate(
     enter(certified, master, age=10 * DAY)
     old = master.issued[-1].serial_number
     with certified.agent() as agent:
-        until(lambda: agent.said("the node's certificate is renewed"), "it renews")
+        until(lambda: agent.said("the certificate is renewed"), "it renews")
         until(lambda: "startedComputerPartition slappart0" in certified.master.calls(), "it works")
         master.revoked.add(old)  # from now on only the new one counts
         seen = len(master.asked_by)

@@ -13,11 +13,9 @@ import pytest
 
 from slapos.command.main import main
 from slapos.node.enrolment.join import (
-    ClockOff,
     Joined,
     JoinOrder,
     JoinRefused,
-    WrongAuthority,
     join,
 )
 from slapos.node.settings import read_format_settings, read_node_settings
@@ -25,6 +23,7 @@ from slapos.protocol.errors import Conflict, InvalidConfiguration, MasterFailed,
 from slapos.protocol.join_token import JoinToken
 from slapos.protocol.tls import NotTrusted
 from slapos.system.clock import SystemClock
+from slapos.system.trust import ClockOff, WrongAuthority
 from tests.fakes import FakeClock
 from tests.integration.node.fake_authority import FakeAuthority, FakeCertifyingMaster, now
 from tests.integration.node.fake_master import running_master
