@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from slapos.master.settings import Profile, Rate, Settings, database_url, port_number, truth
+from slapos.master.settings import (
+    Profile,
+    Rate,
+    Settings,
+    database_url,
+    number_of_days,
+    port_number,
+    truth,
+)
 from slapos.protocol.errors import InvalidConfiguration
 
 SECTION = "slapos-master"
@@ -125,6 +133,10 @@ def _networks(text: str, _data: Path) -> tuple[IPv4Network | IPv6Network, ...]:
     return tuple(ip_network(word) for word in text.replace(",", " ").split())
 
 
+def _part_of_days(text: str, _data: Path) -> float:
+    return number_of_days(text)
+
+
 def _days(text: str, _data: Path) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 36500:
         raise ValueError("it must be a number of days")
@@ -233,6 +245,12 @@ KEYS: tuple[Key, ...] = (
         "",
         "A file with the token for /metrics; without it, they are shown to this machine only.",
         _path,
+    ),
+    Key(
+        "orphan_grace",
+        "1",
+        "Days until an instance that its requester asks for no more is destroyed.",
+        _part_of_days,
     ),
     Key("audit_days", "400", "How long the audit log is kept.", _days),
     Key(

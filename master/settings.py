@@ -64,6 +64,8 @@ class Settings:
     software_products: Mapping[str, str] = field(default_factory=dict)
     local_release_root: Path | None = None
     other_masters: tuple[OtherMaster, ...] = ()
+    #: Days until an instance that its requester asks for no more is destroyed.
+    orphan_grace: float = 1.0
 
     # Of the full profile; what each means is said in full_settings.py.
     data_directory: Path | None = None
@@ -90,7 +92,7 @@ def read_settings(
     """Return the settings of a configuration, overridden by `options` that are not None.
 
     Keys, in either: database_uri, computer_id, host, port, software_product_list,
-    local_software_release_root, supply_on_request. Raises InvalidConfiguration.
+    local_software_release_root, supply_on_request, orphan_grace. Raises InvalidConfiguration.
     """
     merged: dict[str, str] = {}
     for section in ("slapos", "slapproxy"):
@@ -110,6 +112,7 @@ def read_settings(
         supply_on_request=truth("supply_on_request", merged.get("supply_on_request", "")),
         software_products=_products(merged.get("software_product_list", "")),
         local_release_root=Path(root).absolute() if root else None,
+        orphan_grace=_orphan_grace(merged.get("orphan_grace", "").strip()),
         other_masters=tuple(
             _other_master(name.removeprefix(MULTIMASTER), section)
             for name, section in configuration.items()
@@ -150,6 +153,20 @@ def port_number(text: str) -> int:
     if not 0 <= port <= 65535:
         raise InvalidConfiguration(f"port is {text!r}, which is no port number (0 to 65535)")
     return port
+
+
+def number_of_days(text: str) -> float:
+    """Return a number of days, which may have a fraction; raises ValueError."""
+    if not text.replace(".", "", 1).isdecimal() or float(text) > 36500:
+        raise ValueError("it must be a number of days, such as 1 or 0.5")
+    return float(text)
+
+
+def _orphan_grace(text: str) -> float:
+    try:
+        return number_of_days(text) if text else Settings.orphan_grace
+    except ValueError as error:
+        raise InvalidConfiguration(f"orphan_grace is {text!r}: {error}") from error
 
 
 def _products(text: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     and_,
+    bindparam,
     delete,
     exists,
     false,
@@ -65,6 +66,15 @@ FLEET = (
     .where(ComputeNode.invalidated_at.is_(None), NodeExchange.contacted_at.is_not(None))
 )
 LOST = exists().where(NodeLoss.node_id == NodeExchange.node_id)
+#: How many given-up nodes are listed at once.
+PIECE = 100
+GIVEN_UP = (
+    select(ComputeNode.reference)
+    .join(NodeLoss, NodeLoss.node_id == ComputeNode.id)
+    .where(NodeLoss.released_at.is_not(None), ComputeNode.reference > bindparam("behind"))
+    .order_by(ComputeNode.reference)
+    .limit(PIECE)
+)
 
 _PLAINLY = {"synchronize_session": False}
 log = logging.getLogger(__name__)

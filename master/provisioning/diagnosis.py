@@ -8,7 +8,12 @@ from sqlalchemy import ColumnElement, Select, bindparam, exists, select
 from sqlalchemy.orm import Session
 
 from slapos.master.catalog.model import SupplyNode
-from slapos.master.nodes.model import ComputeNode, ComputePartition, PartitionCapability
+from slapos.master.nodes.model import (
+    AllocationScope,
+    ComputeNode,
+    ComputePartition,
+    PartitionCapability,
+)
 from slapos.master.provisioning import placement
 from slapos.master.provisioning.filters import Filters
 from slapos.master.provisioning.model import SoftwareInstance
@@ -112,18 +117,19 @@ def _closed(
     session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
 ) -> Refusal:
     shape, values = searches[0]
-    scope = (
+    first = (
         select(ComputeNode.reference, ComputeNode.allocation_scope)
         .select_from(SupplyNode)
         .join(ComputeNode, ComputeNode.id == SupplyNode.node_id)
         .where(placement.of_supply(), *placement.as_filtered(shape))
         .limit(1)
     )
-    reference, said = session.execute(scope, values).one()
+    reference, scope = session.execute(first, values).one()
+    said = "not heard of" if scope == AllocationScope.OPEN else scope
     return Refusal(
         Why.NODE_CLOSED,
-        f"every node that may have it is closed to new instances, {reference} as {said}; "
-        "it is placed as soon as one is opened",
+        f"every node that may have it is closed to new instances or lost, {reference} is {said}; "
+        "it is placed as soon as one is open and heard of",
     )
 
 

@@ -10,7 +10,7 @@ from slapos.master.catalog import service as catalog
 from slapos.master.catalog.model import SupplyNode
 from slapos.master.identity.model import Project
 from slapos.master.numbering import next_number
-from slapos.master.provisioning import hosting, placement, waiting
+from slapos.master.provisioning import hosting, lookup, placement, waiting
 from slapos.master.provisioning.diagnosis import why_no_partition
 from slapos.master.provisioning.filters import Filters, read_filters
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
@@ -85,6 +85,9 @@ class FullPolicy:
             return why_no_partition(session, instance, filters, offers)
         instance.weight = taken.offer.weight
         instance.put_in(taken.node_id, taken.partition_id)
+        if instance.id is not None:
+            for shared in lookup.shared_on(session, instance):
+                shared.node = instance.node
         if taken.offer.shared_in_same_tree:  # somebody may wait for this host
             waiting.project_has_changed(session, instance.tree.project_id)
         if not taken.is_installed:

@@ -62,6 +62,12 @@ def is_reference_taken(session: Session, reference: str) -> bool:
     return session.scalar(IS_REFERENCE_TAKEN, {"reference": reference}) is not None
 
 
+def is_child_title_taken(session: Session, tree_id: int, title: str) -> bool:
+    """Return whether an instance of a tree, not the root nor shared, has this title."""
+    sought: dict[str, Any] = {"tree_id": tree_id, "title": title, "shared": False}
+    return session.scalar(CHILD_BY_TITLE, sought) is not None
+
+
 def find_on_partition(session: Session, node: str, partition: str) -> SoftwareInstance | None:
     """Return the instance in a partition, None when it is free; NotFound when there is no such."""
     found = nodes.find_partition(session, node, partition)
@@ -173,6 +179,14 @@ def requested_by(session: Session, instance: SoftwareInstance) -> Sequence[Softw
         else query.where(SoftwareInstance.requester_id == instance.id)
     )
     return session.scalars(query.order_by(SoftwareInstance.title)).all()
+
+
+def requested_directly_by(
+    session: Session, instance: SoftwareInstance
+) -> Sequence[SoftwareInstance]:
+    """Return those that an instance itself asked for."""
+    query = select(SoftwareInstance).where(SoftwareInstance.requester_id == instance.id)
+    return session.scalars(query.order_by(SoftwareInstance.id)).all()
 
 
 def failed_shared(session: Session, host: SoftwareInstance) -> Sequence[SoftwareInstance]:

@@ -22,6 +22,7 @@ WAITING_KEY_LENGTH = 80
 
 TICK = timedelta(microseconds=1)
 _WAITS = text("waiting_key <> ''")
+_ORPHANED = text("orphaned_at IS NOT NULL")
 
 
 class InstanceTree(Base):
@@ -77,6 +78,7 @@ class SoftwareInstance(Base):
         UniqueConstraint("tree_id", "title", "shared", "is_root"),
         Index(None, "node_id", "software_url"),
         Index(None, "waiting_key", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
+        Index(None, "orphaned_at", sqlite_where=_ORPHANED, postgresql_where=_ORPHANED),
         {"sqlite_autoincrement": True},
     )
 
@@ -176,6 +178,13 @@ class SoftwareInstance(Base):
         if session is not None and self.id is not None:  # it is known without a place
             session.flush()
             session.expire(self, ["node", "partition"])
+
+    def leave(self) -> None:
+        """Be without a place, as if it had never had one."""
+        self.node = self.partition = self.host = None
+        self.connection = {}
+        self.reported_state = self.reported_at = self.reported_for = self.reported_since = None
+        self.error = ""
 
     @property
     def is_placed(self) -> bool:

@@ -69,8 +69,11 @@ def _take(session: Session, clock: Clock, node: str, report: Report) -> None:
                 state=BuildState(report["state"]),
                 message=report.get("message") or "",
             )
+        case "related_instances":
+            instance = lookup.instance_on_partition(session, node, report["partition"])
+            reports.report_related(session, clock, instance, report["titles"])
         case _:
-            pass  # the local profile does nothing with usage and related instances, as with SLAP's
+            pass  # nothing is done with usage yet
 
 
 def _take_instance(session: Session, clock: Clock, node: str, report: Report) -> None:

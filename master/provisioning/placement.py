@@ -32,6 +32,7 @@ from sqlalchemy.orm.util import identity_key
 
 from slapos.master.catalog.model import SoftwareInstallation, SupplyNode
 from slapos.master.database import Base
+from slapos.master.monitoring.model import NodeLoss
 from slapos.master.nodes.model import (
     AllocationScope,
     ComputeNode,
@@ -125,8 +126,11 @@ def as_filtered(shape: Shape) -> Sequence[ColumnElement[bool]]:
 
 
 def is_open() -> ColumnElement[bool]:
-    """Return the condition that new instances may be placed on a node."""
-    return ComputeNode.allocation_scope == AllocationScope.OPEN
+    """Return the condition that new instances may be placed on a node: not on a lost one."""
+    return and_(
+        ComputeNode.allocation_scope == AllocationScope.OPEN,
+        ~exists().where(NodeLoss.node_id == ComputeNode.id),
+    )
 
 
 def in_new_network() -> ColumnElement[bool]:

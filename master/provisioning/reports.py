@@ -1,6 +1,6 @@
 """What nodes say of instances. Nothing here commits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -42,6 +42,24 @@ def report_state(
         lifecycle.forget(session, instance)
     session.flush()
     return waiting
+
+
+def report_related(
+    session: Session, clock: Clock, instance: SoftwareInstance, titles: Collection[str]
+) -> None:
+    """Take in which instances one asked for when it was processed last, by their titles.
+
+    The others that it once asked for are orphans from now on, and those that it asks for are not.
+    """
+    require(session, Action.REPORT, instance)
+    _heard_from_node_of(session, clock, instance)
+    for child in lookup.requested_directly_by(session, instance):
+        if child.title in titles:
+            if child.orphaned_at is not None:
+                child.orphaned_at = None
+        elif child.orphaned_at is None and not child.is_to_go:
+            child.orphaned_at = clock.now()
+    session.flush()
 
 
 def report_error(

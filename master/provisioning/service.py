@@ -147,6 +147,11 @@ def bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
 
 def _bang(session: Session, clock: Clock, tree: InstanceTree) -> None:
     members = lookup.instances_of(session, tree)
+    if tree.reference is not None:
+        # Who is to be processed anyway need not be told so again, be it by a storm of bangs.
+        members = [each for each in members if (each.host or each).is_settled]
+        if not members:
+            return
     now = max([clock.now(), *(member.changed_at + TICK for member in members)])
     for member in members:
         member.changed_at = now
@@ -253,6 +258,8 @@ def _change(
     state: InstanceState,
 ) -> None:
     _move(instance, order.requester)
+    if instance.orphaned_at is not None:
+        instance.orphaned_at = None
     wanted = {
         "software_url": order.software_url,
         "software_type": order.software_type,

@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
+from slapos.master.monitoring import losses
 from slapos.master.nodes.service import ALLOCATE_INSTANCES
-from slapos.master.provisioning import queue, waiting
+from slapos.master.provisioning import orphans, queue, reallocation, waiting
 from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.queue import Look
 from slapos.master.tasks.task import Done, Task, Turn, sense
@@ -53,7 +54,44 @@ def _allocate_all(turn: Turn, look: Look) -> Done:
     return Done(count=look.placed, resume=resume)
 
 
+def collect_orphans(turn: Turn) -> Done:
+    """Have those destroyed that nobody has asked for since longer than the grace."""
+    until = turn.clock.now() - timedelta(days=turn.settings.orphan_grace)
+    count = orphans.collect(turn.session, turn.clock, until)
+    return Done(count=count, resume="more" if count == orphans.PIECE else "")
+
+
+def reallocate_lost_nodes(turn: Turn) -> Done:
+    """Place elsewhere what was on lost nodes, where its order allows that."""
+    if not isinstance(turn.policy, FullPolicy):
+        return Done()
+    keys = turn.keys
+    if keys is None:
+        keys = turn.session.scalars(losses.GIVEN_UP, {"behind": turn.resume}).all()
+    count = 0
+    for reference in keys:
+        moved, is_all = reallocation.empty(turn.session, turn.clock, turn.policy, reference)
+        count += moved
+        if not is_all:
+            sense(turn.session, losses.REALLOCATE, reference)
+    resume = keys[-1] if turn.keys is None and len(keys) == losses.PIECE else ""
+    return Done(count=count, resume=resume)
+
+
 TASKS = (
+    Task(
+        name="collect_orphans",
+        summary="have instances destroyed that nobody has asked for since longer than the grace",
+        run=collect_orphans,
+        every=timedelta(minutes=10),
+    ),
+    Task(
+        name=losses.REALLOCATE,
+        summary="place elsewhere what was on lost nodes, where its order allows that",
+        run=reallocate_lost_nodes,
+        every=timedelta(hours=1),
+        batch=1,
+    ),
     Task(
         name=ALLOCATE_INSTANCES,
         summary="look for places for the instances that wait for one",

@@ -186,7 +186,7 @@ def _partition(
             "full_address_list": [],
             "instance_title": instance.title,
             "root_instance_title": instance.tree.title,
-            "root_instance_short_title": "",
+            "root_instance_short_title": instance.tree.reference or "",
             "slap_computer_id": node,
             "slap_computer_partition_id": partition.reference,
             "slap_software_type": instance.software_type,

@@ -179,7 +179,11 @@ def use_computer() -> ResponseReturnValue:
 
 @blueprint.post("/updateComputerPartitionRelatedInstanceList")
 def update_computer_partition_related_instances() -> ResponseReturnValue:
-    """Nothing is done with it, as by the master of ERP5; nodes send it after each pass."""
+    """Take in which instances one asked for when it was processed last."""
+    titles = form.document("instance_reference_xml", default=[])
+    if not isinstance(titles, list) or not all(isinstance(each, str) for each in titles):
+        raise InvalidRequest("instance_reference_xml must be a list of titles")
+    reports.report_related(context().session, context().clock, form.instance_here(), titles)
     return answer.text("")
 
 

@@ -68,7 +68,13 @@ class Provider:
         return provisioning.request_instance(self.session, self.clock, self.policy, order)
 
     def supply(self, *nodes: str, **fields: Any) -> None:
-        add_supply(self.session, add_product(self.session), nodes, **fields)
+        """Publish a product, and supply it on nodes."""
+        self.product = add_product(self.session)
+        add_supply(self.session, self.product, nodes, **fields)
+
+    def supply_more(self, *nodes: str) -> None:
+        """Supply the product on other nodes."""
+        add_supply(self.session, self.product, nodes, title="more", shared_in_same_tree=True)
 
     def format(self, node: ComputeNode, partitions: int) -> None:
         """Have a node say that it has so many partitions."""

@@ -124,7 +124,7 @@ def test_a_closed_node_takes_nothing(provider: Provider, scope: AllocationScope)
     provider.supply("COMP-1")
     instance = provider.order()
     assert instance.waiting_code == "node_closed"
-    assert f"COMP-1 as {scope}" in instance.waiting_reason
+    assert f"COMP-1 is {scope}" in instance.waiting_reason
 
 
 def test_full_nodes_are_left_out_until_something_is_free(provider: Provider) -> None:
