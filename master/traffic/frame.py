@@ -14,6 +14,7 @@ from slapos.master.identity.caller import Caller, CallerKind
 from slapos.master.settings import Profile, Settings
 from slapos.master.traffic.limits import UNLIMITED, Buckets, neighbourhood
 from slapos.master.traffic.logs import ACCESS, say
+from slapos.master.traffic.measured import Measured
 from slapos.master.traffic.metrics import METRICS, Metrics
 from slapos.master.traffic.request_id import HEADER, remember, request_ids
 from slapos.protocol.errors import TooManyRequests, Unauthorized
@@ -106,6 +107,7 @@ def init_app(app: Flask, parts: Assembly, metrics: Metrics) -> None:
     token = settings.metrics_token_file.read_text().strip() if settings.metrics_token_file else ""
     app.extensions[METRICS] = metrics
     metrics.watch(parts.database.engine)
+    measured = Measured(parts.database.looking)
 
     def begin() -> None:
         g.request_id = give_id(request.headers.get(HEADER))
@@ -125,7 +127,7 @@ def init_app(app: Flask, parts: Assembly, metrics: Metrics) -> None:
 
     def show_metrics() -> ResponseReturnValue:
         _check_may_measure(token, is_proxied=bool(settings.trusted_proxies))
-        return Response(metrics.text(), content_type=PROMETHEUS_TEXT)
+        return Response(metrics.text(measured), content_type=PROMETHEUS_TEXT)
 
     app.before_request(begin)
     app.after_request(end)

@@ -1,7 +1,7 @@
 """What the master counts and measures, for Prometheus.
 
 With `PROMETHEUS_MULTIPROC_DIR` in the environment, the processes of one machine keep their values
-in files there, and each shows the sum: as its client library has it.
+in files there, and each shows the sum: as the client library has it. What has ended still counts.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 from sqlalchemy import Engine, event
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -59,13 +60,27 @@ class Metrics:
         event.listen(engine, "checkout", taken)
         event.listen(engine, "checkin", given_back)
 
-    def text(self) -> bytes:
-        """Return all of it, as Prometheus reads it."""
+    def text(self, measured: Collector) -> bytes:
+        """Return all of it, and what else is measured, as Prometheus reads it."""
+        beside = CollectorRegistry()
+        beside.register(measured)
         if self._directory is None or not Path(self._directory).is_dir():
-            return generate_latest(self._registry)
-        together = CollectorRegistry()
-        MultiProcessCollector(together, self._directory)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+            return generate_latest(self._registry) + generate_latest(beside)
+        MultiProcessCollector(beside, self._directory)  # type: ignore[no-untyped-call]
+        return generate_latest(beside)
 
     def _gauge(self, name: str, about: str) -> Gauge:
         return Gauge(name, about, registry=self._registry, multiprocess_mode="livesum")
+
+
+def shared_by_processes(folder: Path) -> dict[str, str]:
+    """Return what the environment of processes needs, so that they count together from now on."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for old in folder.glob("*.db"):
+        old.unlink()
+    return {DIRECTORY: str(folder)}
+
+
+def forget_process(folder: Path, process_id: int) -> None:
+    """Count no longer what a process had in use that has ended."""
+    mark_process_dead(process_id, str(folder))  # type: ignore[no-untyped-call]

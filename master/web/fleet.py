@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -66,13 +66,16 @@ class WebProcess:
 class Fleet:
     """The web processes: `words` start one, followed by the numbers of two open files.
 
-    Those are of the listening socket, and of the socket on which it says READY.
+    Those are of the listening socket, and of the socket on which it says READY. `when_gone` is
+    told the id of each that has ended.
     """
 
     words: Sequence[str]
     listener: socket.socket
     count: int
     manager: ServiceManager
+    environment: Mapping[str, str] | None = None
+    when_gone: Callable[[int], None] = lambda _process_id: None
     _serving: list[WebProcess] = field(default_factory=list)
     _pause: float = SHORTEST_PAUSE
 
@@ -186,13 +189,19 @@ class Fleet:
         with theirs:
             files = (self.listener.fileno(), theirs.fileno())
             process = await asyncio.create_subprocess_exec(
-                *self.words, *map(str, files), stdin=asyncio.subprocess.DEVNULL, pass_fds=files
+                *self.words,
+                *map(str, files),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=files,
+                env=self.environment,
             )
+        ended = asyncio.create_task(process.wait())
+        ended.add_done_callback(lambda _: self.when_gone(process.pid))
         return WebProcess(
             process=process,
             control=ours,
             ready=asyncio.create_task(_says_ready(ours)),
-            ended=asyncio.create_task(process.wait()),
+            ended=ended,
             started_at=loop.time(),
         )
 

@@ -16,6 +16,7 @@ exit status: 0 ended as it was told, 1 failed or refused
 import argparse
 import asyncio
 import sys
+from functools import partial
 
 from slapos.command.master_init import initialise
 from slapos.command.master_options import add_master_arguments, master_configuration
@@ -32,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     # Imported here, so that `--help` does not wait for the database library.
     from slapos.master.traffic.logs import configure  # noqa: PLC0415
+    from slapos.master.traffic.metrics import forget_process, shared_by_processes  # noqa: PLC0415
     from slapos.master.web.fleet import Fleet  # noqa: PLC0415
     from slapos.master.web.listening import (  # noqa: PLC0415
         check_certificate,
@@ -51,7 +53,16 @@ def run(arguments: argparse.Namespace) -> int:
         str(master_configuration(arguments)),
     ]
     with listen(settings.host, settings.port, change="port in the settings file") as listener:
-        fleet = Fleet(words, listener, settings.workers, ServiceManager(environment()))
+        assert settings.data_directory is not None, "it has a default"
+        metrics = settings.data_directory / "metrics"
+        fleet = Fleet(
+            words,
+            listener,
+            settings.workers,
+            ServiceManager(environment()),
+            {**environment(), **shared_by_processes(metrics)},
+            partial(forget_process, metrics),
+        )
         scheme = "https" if settings.tls else "http"
         url = url_of(settings.host, listener.getsockname()[1], scheme)
         came_up = asyncio.run(fleet.run(lambda: print(f"listening on {url}", flush=True)))

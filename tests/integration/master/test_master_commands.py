@@ -1,5 +1,6 @@
 """`slapos master …`, as programs."""
 
+import json
 import os
 import signal
 import subprocess
@@ -136,6 +137,26 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path: Path, database_uri: 
     done = master("start", cfg=configured(tmp_path, database_uri, secret_file=str(secret)))
     assert done.returncode == 1
     assert f"chmod 600 {secret}" in done.stderr
+
+
+def test_web_processes_count_together_and_log_each_request(tmp_path: Path) -> None:
+    cfg = configured(tmp_path, "master.db", workers="2", log_format="json")
+    counted = 'slapos_master_requests_total{method="GET",operation="health.health",status="200"}'
+    with started(cfg) as (url, process):
+        answers = [requests.get(f"{url}v1/health", timeout=20) for _ in range(6)]
+        ids = {answer.headers["X-Request-Id"] for answer in answers}
+        assert f"{counted} 6.0" in requests.get(f"{url}metrics", timeout=20).text.splitlines()
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "all web processes are new" in log_of(cfg).read_text(), "they are new")
+        told = requests.get(f"{url}metrics", timeout=20).text.splitlines()
+    assert f"{counted} 6.0" in told
+    assert "slapos_master_feed_waiters 0.0" in told
+    # What `init` says comes before the settings are known.
+    logged = [line for line in log_of(cfg).read_text().splitlines() if line.startswith("{")]
+    lines = [json.loads(line) for line in logged]
+    asked = [line for line in lines if line.get("operation") == "health.health"]
+    assert {line["request_id"] for line in asked} == ids
+    assert {line["status"] for line in asked} == {200}
 
 
 def test_a_web_process_that_dies_is_started_again(tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session
 
 from slapos.master.app import create_app
+from slapos.master.database import Database
 from slapos.master.identity.caller import ANONYMOUS, Caller, CallerKind
 from slapos.master.settings import Profile, Rate, Settings
+from slapos.master.tasks.model import TaskState
+from slapos.master.tasks.task import sense
 from slapos.master.traffic import logs
 from slapos.master.traffic.request_id import request_of
 from slapos.protocol.errors import Unauthorized
@@ -165,6 +168,21 @@ def test_requests_are_counted_by_operation(asking: FlaskClient) -> None:
     assert found["slapos_master_requests_total['405', 'none', 'other']"] == 1
     assert found["slapos_master_request_seconds_count['health.health']"] == 1
     assert found["slapos_master_database_connections[]"] == 0
+    assert found["slapos_master_database_up[]"] == 1
+
+
+def test_tasks_are_measured_where_all_processes_see_them(
+    asking: FlaskClient, database: Database
+) -> None:
+    with database.writing.begin() as session:
+        session.add(TaskState(name="paint", next_at=None, failures=2, total=7))
+        session.flush()
+        for key in ("a", "b"):
+            sense(session, "paint", key)
+    found = metrics(asking)
+    assert found["slapos_master_task_done_total['paint']"] == 7
+    assert found["slapos_master_task_failures['paint']"] == 2
+    assert found["slapos_master_task_waiting['paint']"] == 2
 
 
 def test_metrics_are_for_who_has_the_token(asking: FlaskClient) -> None:
