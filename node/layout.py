@@ -41,6 +41,10 @@ class Layout:
         """Return the file with what the node remembers of a partition."""
         return self.state / "instance" / f"{reference}.json"
 
+    def partition_promises(self, reference: str) -> Path:
+        """Return the file with what the master was told of a partition's promises."""
+        return self.state / "promises" / f"{reference}.json"
+
     def release_lock(self, url: str) -> Path:
         """Return the file that is locked while somebody works on a release."""
         return self.state / "lock" / "software" / f"{release_digest(url)}.lock"

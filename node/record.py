@@ -7,11 +7,15 @@ then done again, which is always safe.
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from slapos.system.files import write_if_changed
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Kind = TypeVar("Kind", bound="Attempts")
+Remembered = TypeVar("Remembered", bound="DataclassInstance")
 
 #: Seconds until a failure is tried again for the first time; twice as long after each other one.
 FIRST_WAIT = 10.0
@@ -123,7 +127,7 @@ def jittered(wait: float, chance: float) -> float:
     return wait * (1 + JITTER * (2 * chance - 1))
 
 
-def read_record(kind: type[Kind], path: Path) -> Kind:
+def read_record(kind: type[Remembered], path: Path) -> Remembered:
     """Return what was remembered, or an empty record."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -132,7 +136,7 @@ def read_record(kind: type[Kind], path: Path) -> Kind:
         return kind()
 
 
-def write_record(path: Path, record: Attempts) -> None:
+def write_record(path: Path, record: "DataclassInstance") -> None:
     """Remember."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A cause repeats what programs printed: not for other partitions.

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from slapos.master.monitoring import losses
+from slapos.master.monitoring import losses, promises
 from slapos.master.tasks.task import Done, Task, Turn
 
 
@@ -12,6 +12,12 @@ def watch_nodes(turn: Turn) -> Done:
     return Done(count=losses.look(turn.session, turn.clock.now(), lost_after))
 
 
+def forget_promise_changes(turn: Turn) -> Done:
+    """Forget how promises did long ago."""
+    count = promises.forget_old(turn.session, turn.clock.now() - promises.REMEMBERED)
+    return Done(count=count, resume="more" if count == promises.PIECE else "")
+
+
 TASKS = (
     Task(
         name=losses.WATCH,
@@ -19,5 +25,11 @@ TASKS = (
         run=watch_nodes,
         every=timedelta(seconds=15),
         in_local=False,
+    ),
+    Task(
+        name="forget_promise_changes",
+        summary="forget when promises failed or held again, after 90 days",
+        run=forget_promise_changes,
+        every=timedelta(days=1),
     ),
 )

@@ -1,4 +1,4 @@
-"""Lost nodes over HTTP."""
+"""Lost nodes and promises over HTTP."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ from pydantic import Field
 
 from slapos.master import rest
 from slapos.master.http import context
-from slapos.master.monitoring import losses
-from slapos.master.monitoring.model import NodeLoss
+from slapos.master.monitoring import losses, promises
+from slapos.master.monitoring.model import NodeLoss, PromiseChange
 from slapos.master.nodes.shapes import Reference
 from slapos.protocol.errors import Forbidden, NotFound
 
@@ -60,3 +60,71 @@ def show_losses(query: rest.PagedQuery) -> dict[str, Any]:
 def release() -> Released:
     """Give up what is on the nodes that are held back."""
     return Released(nodes=losses.release(context().session, context().clock))
+
+
+class PromiseShown(rest.Answer):
+    """A promise of an instance."""
+
+    name: str
+    title: str
+    failed: bool
+    message: str = Field(description="What it said when that was told; the end of it.")
+    since: rest.Time = Field(description="Since when it fails, or holds.")
+
+
+class PromisesShown(rest.Answer):
+    """The promises of an instance, by name."""
+
+    heard_at: rest.Time | None = Field(
+        description="When the node told of them last: as one fails or holds again, and daily."
+    )
+    promises: list[PromiseShown]
+
+
+class PromiseChangeShown(rest.Answer):
+    """That a promise failed, or held again."""
+
+    name: str
+    failed: bool
+    message: str
+    at: rest.Time
+
+
+class PromiseHistoryQuery(rest.PagedQuery):
+    """Of which promise."""
+
+    name: str | None = Field(default=None, description="Of this one alone.")
+
+
+class PromiseHistoryShown(rest.Paged):
+    """When promises failed or held again, the latest first."""
+
+    changes: list[PromiseChangeShown]
+
+
+@blueprint.get("/instances/<path:reference>/promises")
+@rest.operation(
+    summary="Show how an instance keeps its promises", answer=PromisesShown, errors=(NotFound,)
+)
+def show_promises(reference: str) -> dict[str, Any]:
+    """Show the promises of an instance."""
+    session = context().session
+    instance = promises.find_instance(session, reference)
+    found = promises.promises_of(session, instance)
+    return {"heard_at": promises.heard_at(session, instance), "promises": found}
+
+
+@blueprint.get("/instances/<path:reference>/promises/history")
+@rest.operation(
+    summary="Show when promises of an instance failed or held again, the latest first",
+    query=PromiseHistoryQuery,
+    answer=PromiseHistoryShown,
+    errors=(NotFound,),
+)
+def show_promise_history(reference: str, query: PromiseHistoryQuery) -> dict[str, Any]:
+    """Show the history of promises."""
+    session = context().session
+    instance = promises.find_instance(session, reference)
+    statement = promises.changes_of(instance, query.name)
+    found = rest.page(session, statement, [PromiseChange.id], query, descending=True)
+    return {"changes": found.items, "next": found.next}

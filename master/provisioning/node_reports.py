@@ -9,12 +9,14 @@ from sqlalchemy.orm import Session
 
 from slapos.master.catalog import service as catalog
 from slapos.master.identity.rights import Action, require
+from slapos.master.monitoring import promises
+from slapos.master.monitoring.promises import PromiseFound
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.nodes.model import ComputeNode, TakenReport
 from slapos.master.provisioning import lookup, reports
 from slapos.master.timestamp import from_timestamp
-from slapos.protocol.errors import InvalidRequest, SlapOSError
+from slapos.protocol.errors import InvalidRequest, NotFound, SlapOSError
 from slapos.protocol.node_reports import Receipt, Refusal, Report, check_report
 from slapos.protocol.states import BuildState, InstanceState
 from slapos.system.clock import Clock
@@ -72,6 +74,8 @@ def _take(session: Session, clock: Clock, node: str, report: Report) -> None:
         case "related_instances":
             instance = lookup.instance_on_partition(session, node, report["partition"])
             reports.report_related(session, clock, instance, report["titles"])
+        case "promises":
+            _take_promises(session, clock, node, report)
         case _:
             pass  # nothing is done with usage yet
 
@@ -90,6 +94,24 @@ def _take_instance(session: Session, clock: Clock, node: str, report: Report) ->
         reports.report_error(session, clock, instance, error, about, began)
 
 
+def _take_promises(session: Session, clock: Clock, node: str, report: Report) -> None:
+    instance = lookup.instance_on_partition(session, node, report["partition"])
+    about = report.get("instance")
+    if about and about != instance.reference:
+        raise NotFound(f"{about} is not in the partition {report['partition']} any more")
+    found = [
+        PromiseFound(
+            name=each["name"],
+            title=each.get("title") or each["name"],
+            failed=each["failed"],
+            message=each.get("message") or "",
+            at=None if each.get("at") is None else _moment(each["at"]),
+        )
+        for each in report["results"]
+    ]
+    promises.take_in(session, clock, instance.id, found)
+
+
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
@@ -97,7 +119,7 @@ def _moment(text: str) -> datetime:
             raise ValueError("it does not say in which time zone")
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise InvalidRequest(f"since is {text[:60]!r}, no time in ISO 8601: {error}") from error
+        raise InvalidRequest(f"{text[:60]!r} is no time in ISO 8601: {error}") from error
 
 
 def _seen(session: Session, node: ComputeNode, ids: Collection[str]) -> set[str]:

@@ -11,6 +11,7 @@ from slapos.node.instantiate.conclude import conclude
 from slapos.node.instantiate.decide import is_applied, order_of
 from slapos.node.instantiate.facts import gather_facts
 from slapos.node.instantiate.tell_master import is_state_told, tell_error, tell_state
+from slapos.node.instantiate.tell_promises import tell_promises
 from slapos.node.monitor.metrics import PROMISES, PROMISES_FAILING
 from slapos.node.outcome import Outcome, Result, described
 from slapos.node.promise.check import Mode, PromiseResult, PromiseRun, promises_version
@@ -112,6 +113,8 @@ class PromiseKeeper:
         )
         write_record(self._layout.partition_record(wanted.reference), record)
         self._tell(wanted, record, message)
+        folder = self._layout.partition(wanted.reference)
+        tell_promises(wanted, folder, run.results, self._doors)
 
     def _tell(self, wanted: PartitionInformation, record: PartitionRecord, message: str) -> None:
         if message:

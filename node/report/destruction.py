@@ -72,6 +72,7 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
     for group in groups:
         remove_tree(doors.settings.layout.output(group))
     forget(doors.settings.layout.partition_record(reference))
+    forget(doors.settings.layout.partition_promises(reference))
     with suppress(NotFound):  # it knows already
         doors.client.report_state(doors.settings.computer_id, reference, InstanceState.DESTROYED)
 

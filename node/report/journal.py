@@ -57,6 +57,7 @@ class Kind(StrEnum):
     INSTANCE = "instance"
     RELEASE = "release"
     RELATED_INSTANCES = "related_instances"
+    PROMISES = "promises"
     USAGE = "usage"
 
 

@@ -114,6 +114,16 @@ class Reports:
         payload = {"partition": partition, "titles": [_plain(title) for title in titles]}
         return self._add(Kind.RELATED_INSTANCES, partition, payload)
 
+    def promises(
+        self, partition: str, instance: str, results: Sequence[Mapping[str, object]]
+    ) -> bool:
+        """All promises of the instance in a partition, and how each does, are these."""
+        told = [
+            {n: _plain(v) if isinstance(v, str) else v for n, v in each.items()} for each in results
+        ]
+        payload = {"partition": partition, "instance": instance, "results": told}
+        return self._add(Kind.PROMISES, partition, payload)
+
     def usage(self, documents: Sequence[tuple[str, str]]) -> None:
         """Write consumption documents, each with the id that it will always have.
 
@@ -124,7 +134,7 @@ class Reports:
 
     def forget_partition(self, partition: str) -> None:
         """Say nothing any more of the instance that was in a partition."""
-        self._forget((Kind.INSTANCE, Kind.RELATED_INSTANCES), partition)
+        self._forget((Kind.INSTANCE, Kind.RELATED_INSTANCES, Kind.PROMISES), partition)
 
     def forget_release(self, url: str) -> None:
         """Say nothing any more of a release."""

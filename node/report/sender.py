@@ -131,6 +131,8 @@ class Sender:
                 self._client.report_build_error(self._node, row.subject, said["message"])
             case Kind.RELATED_INSTANCES:
                 self._client.report_related_instances(self._node, row.subject, said["titles"])
+            case Kind.PROMISES:
+                pass  # no SLAP call tells them: what fails is in the instance's error
             case Kind.USAGE:
                 self._client.report_usage(self._node, said["document"])
 
@@ -160,6 +162,11 @@ class Sender:
         self._is_known = True
 
     def _refuse(self, row: Report, why: str) -> None:
+        if row.kind is Kind.PROMISES:
+            # A master that has no use for them, or has another instance there by now.
+            logger.debug("the master takes no promises of %s: %s", row.subject, why)
+            self._remove([row])
+            return
         what = f"what was reported of {row.subject} ({row.kind})"
         if row.kind is Kind.USAGE:
             what = f"usage, which is now in {self._put_aside(row)},"

@@ -185,3 +185,44 @@ def test_a_full_disk_under_the_journal_loses_nothing(modern: World, small_state:
     assert states(modern)[-1] == ("slappart0", "stopped")
     used = "".join(report["document"] for report in modern.master.counted("usage"))
     assert used.count("<quantity>42.42</quantity>") == 1
+
+
+def promises(world: World) -> list[list[tuple[str, bool, str]]]:
+    """What the master counted of promises, in order: (name, failed, message)."""
+    return [
+        [(each["name"], each["failed"], each["message"]) for each in report["results"]]
+        for report in world.master.counted("promises")
+    ]
+
+
+def test_promises_are_told_when_one_fails_or_holds_again(modern: World) -> None:
+    modern.release(modern.installing("works", PROMISE, folder="etc/promise"))
+    modern.want()
+    trouble = modern.partition() / "trouble"
+    for text in ("one", "one", "two"):
+        trouble.write_text(text)
+        modern.run("instance")
+    trouble.unlink()
+    for _ in range(2):
+        assert modern.run("instance").returncode == 0
+    failed, held = promises(modern)
+    assert failed == [("works", True, "one")]
+    assert [each[:2] for each in held] == [("works", False)]
+    told = modern.master.counted("promises")
+    assert {report["partition"] for report in told} == {"slappart0"}
+    assert all(each["at"] for report in told for each in report["results"])
+
+
+def test_a_master_that_takes_no_promises_is_told_the_rest(world: World) -> None:
+    world.release(world.installing("works", PROMISE, folder="etc/promise"))
+    world.want()
+    for takes_reports in (False, True):
+        world.master.takes_reports = takes_reports
+        world.master.refused = {"promises"}
+        (world.partition() / "trouble").write_text("one")
+        assert world.run("instance").returncode == 2
+        (world.partition() / "trouble").unlink()
+        passed = world.run("instance")
+        assert passed.returncode == 0
+        assert "refuses" not in passed.stdout
+    assert promises(world) == []

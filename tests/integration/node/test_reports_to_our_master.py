@@ -21,6 +21,7 @@ from slapos.protocol.states import InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
 from slapos.system.clock import SystemClock
 from slapos.system.identifier import SystemIdentifiers
+from tests.fakes import NOON
 from tests.integration.master.factories import NODE, URL, format_form, request_form
 
 Answer = Iterable[bytes]
@@ -90,12 +91,17 @@ def test_all_kinds_are_understood(app: Flask, client: FlaskClient, reports: Repo
     reports.state("slappart0", InstanceState.STARTED)
     reports.instance_error("slappart1", "Promise 'works' failed with output: \udc80 no\x00t yet")
     reports.related_instances("slappart0", ["a"])
+    works = {"name": "works", "title": "works", "failed": True, "message": "no\udc80\x00t yet"}
+    reports.promises("slappart1", f"{NODE}-slappart1", [{**works, "at": NOON.isoformat()}])
+    reports.promises("slappart0", "of another instance", [works])
     reports.usage([("0" * 32, "<journal/>")])
     assert reports.flush() == []
     assert reports.waiting().count == 0
     assert status(client, "root").phase is Phase.HEALTHY
     assert "Promise 'works' failed" in str(status(client, "other"))
-    assert taken(app) == 5
+    assert taken(app) == 6
+    shown = client.get(f"/v1/instances/{NODE}-slappart1/promises").get_json()
+    assert [(each["name"], each["failed"]) for each in shown["promises"]] == [("works", True)]
 
 
 def test_lost_answers_count_nothing_twice(
