@@ -215,10 +215,10 @@ def test_promises_are_told_when_one_fails_or_holds_again(modern: World) -> None:
 
 def test_a_master_that_takes_no_promises_is_told_the_rest(world: World) -> None:
     world.release(world.installing("works", PROMISE, folder="etc/promise"))
-    world.want()
+    world.master.refused = {"promises"}
     for takes_reports in (False, True):
         world.master.takes_reports = takes_reports
-        world.master.refused = {"promises"}
+        world.want(timestamp=f"{takes_reports:d}")
         (world.partition() / "trouble").write_text("one")
         assert world.run("instance").returncode == 2
         (world.partition() / "trouble").unlink()
@@ -226,3 +226,4 @@ def test_a_master_that_takes_no_promises_is_told_the_rest(world: World) -> None:
         assert passed.returncode == 0
         assert "refuses" not in passed.stdout
     assert promises(world) == []
+    assert states(world)[-1] == ("slappart0", "started")
