@@ -71,7 +71,10 @@ def create_app(
         threads=settings.threads + CONNECTIONS,
         caller=LOCAL if is_local else None,
     )
-    migrations.upgrade(database)
+    if is_local:
+        migrations.upgrade(database)
+    else:
+        migrations.check(database, remedy=migrations.MASTER_REMEDY)
     announcer = Announcer()
     count_exchanges(database.writing, identifiers, announcer)
     if not is_local:

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from slapos.master.identity.caller import LOCAL, Caller, session_info
+from slapos.master.presence import APPLICATION
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -111,7 +112,13 @@ def open_database(
         writing = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
         looking = engine.execution_options(**{BEGIN: ""})
     else:
-        engine = create_engine(url, pool_size=threads, pool_use_lifo=True, pool_pre_ping=True)
+        engine = create_engine(
+            url,
+            pool_size=threads,
+            pool_use_lifo=True,
+            pool_pre_ping=True,
+            connect_args={"application_name": APPLICATION},
+        )
         reading = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )

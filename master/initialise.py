@@ -48,7 +48,7 @@ def _make_tables(database: Database) -> None:
         migrations.upgrade(database)
         logger.info("the database has its tables")
     else:
-        migrations.check(database)
+        migrations.check(database, remedy=migrations.MASTER_REMEDY)
 
 
 def _check_secret_is_there(settings: Settings) -> None:

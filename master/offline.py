@@ -75,7 +75,7 @@ def open_offline(
     """Return the master of some settings; raise DatabaseUnusable unless its schema is ours."""
     clock, identifiers = clock or SystemClock(), identifiers or SystemIdentifiers()
     database = open_database(settings.database_url, threads=2, caller=SYSTEM)
-    migrations.check(database)
+    migrations.check(database, remedy=migrations.MASTER_REMEDY)
     count_exchanges(database.writing, identifiers)
     record_changes(database.writing, clock, put)
     return OfflineMaster(settings=settings, database=database, clock=clock, identifiers=identifiers)

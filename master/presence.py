@@ -1,7 +1,7 @@
 """Who is at work on a database: what changes it as a whole is done by somebody who is alone there.
 
-A web process on PostgreSQL has connections, which tell its name; on SQLite, it holds a lock on a file
-beside the database as long as it lives.
+A web process on PostgreSQL has connections, which tell its name; on SQLite, it holds a lock on a
+file beside the database as long as it lives.
 """
 
 import fcntl
@@ -66,7 +66,7 @@ def alone(connection: Connection) -> Iterator[None]:
 def _refuse_others(connection: Connection) -> None:
     if connection.dialect.name != "postgresql":
         return
-    others = connection.execute(_OTHERS, {"application": APPLICATION}).tuples().all()
+    others = connection.execute(_OTHERS, {"application": APPLICATION}).all()
     if others:
         where = ", ".join(f"{host} ({count} connections)" for host, count in others)
         raise InUse(

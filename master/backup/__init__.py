@@ -1,1 +1,1 @@
-"""Backups: all that is in a master's database, in one file, that any of its databases takes back."""
+"""Backups: all that is in a master's database in one file, which any database takes back."""

@@ -96,7 +96,7 @@ def _rows(connection: Connection, name: str, names: list[str], kinds: list[str])
     what = ", ".join(
         read.get(kind, "{}").format(quote(each)) for each, kind in zip(names, kinds, strict=True)
     )
-    statement = f"SELECT {what} FROM {quote(name)}"  # noqa: S608 - names of our own tables
+    statement = f"SELECT {what} FROM {quote(name)}"
     streaming = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
     with streaming.exec_driver_sql(statement) as found:
         for batch in found.partitions(BATCH):
@@ -107,7 +107,8 @@ def _numbers(connection: Connection) -> Iterator[tuple[str, int]]:
     """Yield each table that numbers its rows, and the last number it has given out."""
     if connection.dialect.name == "sqlite":
         if inspect(connection).has_table("sqlite_sequence"):
-            yield from connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence").tuples()
+            for table, last in connection.exec_driver_sql("SELECT name, seq FROM sqlite_sequence"):
+                yield table, last
         return
     for table in inspect(connection).get_table_names():
         sequence = connection.exec_driver_sql(
@@ -118,7 +119,7 @@ def _numbers(connection: Connection) -> Iterator[tuple[str, int]]:
         ).scalar()
         if sequence is not None:
             last, is_called = connection.exec_driver_sql(
-                f"SELECT last_value, is_called FROM {sequence}"  # noqa: S608 - as it was given
+                f"SELECT last_value, is_called FROM {sequence}"
             ).one()
             if is_called:
                 yield table, last

@@ -1,10 +1,10 @@
 """What a backup looks like: gzip of lines of JSON, whatever database it is from.
 
-The first line is an object with what it is: `slapos` "backup", `format`, `schema`, `made_at`, `from`
-("sqlite" or "postgresql"), `numbers` (table → the last number given out there) and `secret` (text of
-the secret file, or null). Then for each table an object with `table`, `columns` and their `kinds`,
-and an array for each row. The last line is an object with `rows` and `sha256`: of all lines before
-it. What was cut off has no last line.
+The first line is an object with what it is: `slapos` "backup", `format`, `schema`, `made_at`,
+`from` ("sqlite" or "postgresql"), `numbers` (table → the last number given out there) and `secret`
+(text of the secret file, or null). Then for each table an object with `table`, `columns` and their
+`kinds`, and an array for each row. The last line is an object with `rows` and `sha256`: of all
+lines before it. What was cut off has no last line.
 
 Values are JSON's, but for kinds: a "time" is YYYY-MM-DD HH:MM:SS.FFFFFF in UTC, a "truth" 0 or 1,
 "document" the text of a JSON document, "bytes" base64.

@@ -2,18 +2,18 @@
 
 import base64
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, Row, inspect, text
 
 from slapos.master import migrations, presence
 from slapos.master.backup.form import VERSION_TABLE, BackupUnusable, Reader
-from slapos.master.database import BEGIN, Database
+from slapos.master.database import Database
 from slapos.master.nodes.exchange import MARK_LENGTH
 from slapos.system.identifier import Identifiers
 
@@ -22,8 +22,9 @@ BATCH = 1000
 #: Numbers that are left out, so that what was given out after the backup is not given out again.
 GAP = 1000
 REFERENCE_NUMBERS = "reference_numbers"
-#: Whoever signed out, or was shut out, after the backup is not to be in again: all sign in anew.
-FORGOTTEN = ("sign_in_sessions", "kept_answers")
+#: Whoever signed out after the backup is not to be in again, and what was used once not to be used
+#: twice: all sign in anew.
+FORGOTTEN = ("sign_ins", "one_time_links")
 
 _FOREIGN_KEYS = text(
     "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) "
@@ -46,13 +47,19 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def restore(
-    database: Database, path: Path, identifiers: Identifiers, *, replaces: bool = False
+    database: Database,
+    path: Path,
+    identifiers: Identifiers,
+    *,
+    replaces: bool = False,
+    before_commit: Callable[[], None] | None = None,
 ) -> Restored:
     """Put a backup into an empty database, or with `replaces` in place of all that is there.
 
-    It is brought to the schema of this version then. Nodes are told anew what they have to do, and
-    everybody signs in again. Raises BackupUnusable, InUse, DatabaseUnusable, OSError, and leaves
-    the database as it was.
+    `before_commit` is called when all is there and the backup was whole. The database is brought to
+    the schema of this version, nodes are told anew what they have to do, and everybody signs in
+    again. Raises BackupUnusable, InUse, DatabaseUnusable, OSError, and leaves the database as it
+    was.
     """
     with gzip.open(path) as stream:
         reader = Reader(stream)  # type: ignore[arg-type]
@@ -69,6 +76,8 @@ def restore(
             if schema != migrations.HEAD:
                 migrations.run(connection, migrations.HEAD)
             _begin_anew(connection, identifiers)
+            if before_commit is not None:
+                before_commit()
     return Restored(schema=schema, made_at=reader.about["made_at"])
 
 
@@ -86,14 +95,14 @@ def _make_room(connection: Connection, *, replaces: bool) -> None:
 
 def _load(connection: Connection, reader: Reader) -> None:
     """Put the rows of all tables in place of those that migrations have made."""
-    foreign_keys = []
+    foreign_keys: Sequence[Row[str, str, str]] = ()
     if connection.dialect.name == "postgresql":
-        foreign_keys = connection.execute(_FOREIGN_KEYS).tuples().all()
+        foreign_keys = connection.execute(_FOREIGN_KEYS).all()
     for table, name, _ in foreign_keys:  # checked once all is there
         connection.exec_driver_sql(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
     known = set(inspect(connection).get_table_names()) - {VERSION_TABLE}
     for name in known:
-        connection.exec_driver_sql(f"DELETE FROM {_quoted(connection, name)}")  # noqa: S608
+        connection.exec_driver_sql(f"DELETE FROM {_quoted(connection, name)}")
     for head, rows in reader.tables():
         if head["table"] not in known:
             raise BackupUnusable(f"the backup has a table {head['table']}, which is not known")
@@ -122,7 +131,7 @@ def _load_table(connection: Connection, head: dict[str, Any], rows: Iterator[lis
                 copy.write_row(row)
         return
     places = ", ".join("?" * len(head["columns"]))
-    statement = f"INSERT INTO {table} ({columns}) VALUES ({places})"  # noqa: S608
+    statement = f"INSERT INTO {table} ({columns}) VALUES ({places})"
     while batch := [tuple(row) for row in islice(values, BATCH)]:
         connection.exec_driver_sql(statement, batch)
 
@@ -162,7 +171,7 @@ def _begin_anew(connection: Connection, identifiers: Identifiers) -> None:
     known = inspect(connection).get_table_names()
     for name in FORGOTTEN:
         if name in known:
-            connection.exec_driver_sql(f"DELETE FROM {_quoted(connection, name)}")  # noqa: S608
+            connection.exec_driver_sql(f"DELETE FROM {_quoted(connection, name)}")
 
 
 def _quoted(connection: Connection, name: str) -> str:

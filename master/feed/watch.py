@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from slapos.master.nodes.exchange import CHANNEL
+from slapos.master.presence import APPLICATION
 
 #: Seconds between two looks whether SQLite's file has changed, while somebody waits.
 GLANCE = 0.1
@@ -86,6 +87,7 @@ class PostgresqlWatch:
         dialect = self._engine.dialect
         _, parameters = dialect.create_connect_args(self._engine.url)
         driver: Any = dialect.loaded_dbapi
+        parameters["application_name"] = APPLICATION
         connection = await driver.AsyncConnection.connect(autocommit=True, **parameters)
         async with connection:
             for channel in (CHANNEL, *self._others):

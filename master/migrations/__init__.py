@@ -5,11 +5,14 @@ killed on the way, leave no half schema. A database that is not ours is left as 
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from slapos.master import presence
 from slapos.master.database import BEGIN, Database
 from slapos.protocol.errors import SlapOSError
 
@@ -19,6 +22,7 @@ REVISIONS = sorted(path.name.split("_")[0] for path in (FOLDER / "versions").glo
 HEAD = REVISIONS[-1]
 #: An arbitrary number that all masters of one PostgreSQL agree on.
 ADVISORY_LOCK = 7_357_201
+PROXY_REMEDY, MASTER_REMEDY = "`slapos proxy start`", "`slapos master upgrade`"
 
 
 class DatabaseUnusable(SlapOSError):
@@ -27,50 +31,110 @@ class DatabaseUnusable(SlapOSError):
     code = "database_unusable"
 
 
-def upgrade(database: Database, revision: str = HEAD) -> None:
+def upgrade(database: Database, revision: str = HEAD, *, is_alone: bool = False) -> None:
     """Bring the database to this version's schema; raise DatabaseUnusable, leaving it untouched.
 
-    An older `revision` is for tests of migrations.
+    With `is_alone`, raise InUse when a master is at work on it and there is something to do. An
+    older `revision` is for tests of migrations.
     """
     shown = database.engine.url.render_as_string(hide_password=True)
     try:
-        _upgrade(database, shown, revision)
+        with database.reading() as session:  # a look first: mostly there is nothing to do
+            found = _checked_version(session.connection(), shown)
+    except (DBAPIError, sqlite3.Error) as error:
+        raise DatabaseUnusable(_why(database, shown, error)) from error
+    if found == revision:
+        return
+    with under_lock(database) as connection:
+        if _checked_version(connection, shown) != revision:
+            with presence.alone(connection) if is_alone else nullcontext():
+                run(connection, revision)
+
+
+@contextmanager
+def under_lock(database: Database) -> Iterator[Connection]:
+    """Give a connection in a transaction in which the whole schema may be changed.
+
+    Nobody else does so meanwhile, and nobody begins to work on the database; it is committed at the
+    end. Raises DatabaseUnusable.
+    """
+    shown = database.engine.url.render_as_string(hide_password=True)
+    try:
+        with database.engine.connect() as connection:
+            is_sqlite = database.engine.dialect.name == "sqlite"
+            if is_sqlite:
+                # Neither can be set inside a transaction; the journal's mode stays set in the file.
+                # A table that is made anew is dropped for a moment, and its dependents are not to
+                # be.
+                _pragmas(connection, "journal_mode=WAL", "foreign_keys=OFF")
+            try:
+                locked = connection.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
+                with locked.begin():
+                    if not is_sqlite:
+                        locked.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+                    yield locked
+                    if is_sqlite:
+                        _check_foreign_keys(locked, shown)
+            finally:
+                if is_sqlite:
+                    _pragmas(connection, "foreign_keys=ON")
     except (DBAPIError, sqlite3.Error) as error:
         raise DatabaseUnusable(_why(database, shown, error)) from error
 
 
-def check(database: Database) -> None:
-    """Raise DatabaseUnusable unless the database has this version's schema; nothing is written."""
-    shown = database.engine.url.render_as_string(hide_password=True)
-    path = database.engine.url.database
-    if database.engine.dialect.name == "sqlite" and not Path(path or "").exists():
-        raise DatabaseUnusable(f"there is no database {shown}; `slapos proxy start` makes it")
-    try:
-        with database.reading() as session:
-            found = _checked_version(session.connection(), shown)
-    except DBAPIError as error:
-        raise DatabaseUnusable(_why(database, shown, error)) from error
-    if found != HEAD:
-        raise DatabaseUnusable(
-            f"{shown} has the schema {found or 'of nothing'}, not {HEAD}; "
-            "`slapos proxy start` brings it there"
-        )
+def check(database: Database, *, remedy: str = PROXY_REMEDY) -> None:
+    """Raise DatabaseUnusable unless the database has this version's schema; nothing is written.
 
-
-def is_empty(database: Database) -> bool:
-    """Return whether there is nothing in the database yet, or no database at all.
-
-    Raises DatabaseUnusable when it cannot be reached, or is another program's.
+    `remedy` names what brings it there.
     """
     shown = database.engine.url.render_as_string(hide_password=True)
     path = database.engine.url.database
     if database.engine.dialect.name == "sqlite" and not Path(path or "").exists():
-        return True
+        raise DatabaseUnusable(f"there is no database {shown}; {remedy} makes it")
     try:
-        with database.reading() as session:
-            return _checked_version(session.connection(), shown) is None
+        found = _awaited_version(database, shown)
     except DBAPIError as error:
         raise DatabaseUnusable(_why(database, shown, error)) from error
+    if found != HEAD:
+        raise DatabaseUnusable(
+            f"{shown} has the schema {found or 'of nothing'}, not {HEAD}; {remedy} brings it there"
+        )
+
+
+def found_version(database: Database) -> str | None:
+    """Return the revision of a database's schema, None when there is nothing, or no database.
+
+    Raises DatabaseUnusable when it cannot be reached, or is another program's or a newer one's.
+    """
+    shown = database.engine.url.render_as_string(hide_password=True)
+    path = database.engine.url.database
+    if database.engine.dialect.name == "sqlite" and not Path(path or "").exists():
+        return None
+    try:
+        return _awaited_version(database, shown)
+    except DBAPIError as error:
+        raise DatabaseUnusable(_why(database, shown, error)) from error
+
+
+def is_empty(database: Database) -> bool:
+    """Return whether there is nothing in the database yet. Raises as found_version."""
+    return found_version(database) is None
+
+
+def refuse_others(database: Database) -> None:
+    """Raise InUse when a master is at work on the database."""
+    with database.engine.connect() as connection, presence.alone(connection):
+        pass
+
+
+def _awaited_version(database: Database, shown: str) -> str | None:
+    """Return the checked version, once nobody changes it: who begins to work then is seen."""
+    if database.engine.dialect.name == "sqlite":
+        with database.reading() as session:
+            return _checked_version(session.connection(), shown)
+    with database.writing() as session:  # which sees what was committed while it waited
+        session.execute(text(f"SELECT pg_advisory_xact_lock_shared({ADVISORY_LOCK})"))
+        return _checked_version(session.connection(), shown)
 
 
 def version(connection: Connection) -> str | None:
@@ -81,38 +145,13 @@ def version(connection: Connection) -> str | None:
     return found
 
 
-def _upgrade(database: Database, shown: str, revision: str) -> None:
-    with database.reading() as session:  # a look first: mostly there is nothing to do
-        if _checked_version(session.connection(), shown) == revision:
-            return
-    with database.engine.connect() as connection:
-        if database.engine.dialect.name == "sqlite":
-            # Neither can be set inside a transaction; the journal's mode stays set in the file. A
-            # table that is made anew is dropped for a moment, and its dependents are not to be.
-            _pragmas(connection, "journal_mode=WAL", "foreign_keys=OFF")
-        try:
-            _upgrade_locked(
-                connection.execution_options(**{BEGIN: "BEGIN IMMEDIATE"}), shown, revision
-            )
-        finally:
-            if database.engine.dialect.name == "sqlite":
-                _pragmas(connection, "foreign_keys=ON")
-
-
-def _upgrade_locked(connection: Connection, shown: str, revision: str) -> None:
-    with connection.begin():
-        if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        if _checked_version(connection, shown) == revision:
-            return
-        _run(connection, revision)
-        if connection.dialect.name == "sqlite":
-            broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
-            if broken is not None:
-                raise DatabaseUnusable(
-                    f"{shown} has a row of {broken[0]} without the row of {broken[2]} that it "
-                    "belongs to; it is left as it was: restore a backup, or mend that row"
-                )
+def _check_foreign_keys(connection: Connection, shown: str) -> None:
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if broken is not None:
+        raise DatabaseUnusable(
+            f"{shown} has a row of {broken[0]} without the row of {broken[2]} that it belongs to; "
+            "it is left as it was: restore a backup, or mend that row"
+        )
 
 
 def _pragmas(connection: Connection, *pragmas: str) -> None:
@@ -121,7 +160,8 @@ def _pragmas(connection: Connection, *pragmas: str) -> None:
         dbapi.execute(f"PRAGMA {pragma}")
 
 
-def _run(connection: Connection, revision: str) -> None:
+def run(connection: Connection, revision: str) -> None:
+    """Run the migrations up to a revision, in the connection's transaction."""
     # Imported here: most starts find nothing to do, and need not wait for Alembic.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415

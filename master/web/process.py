@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from sqlalchemy import make_url
+
+from slapos.master import presence
 from slapos.master.app import create_app
 from slapos.master.full_settings import read_full_settings
 from slapos.master.traffic.logs import configure
@@ -36,15 +39,19 @@ def main(words: Sequence[str]) -> int:
         refuse_unsafe(settings)
         check_certificate(settings)
         allow_connections()
-        server = make_server(create_app(settings))
+        with presence.at_work(make_url(settings.database_url)):
+            _serve(make_server(create_app(settings)), listener, control)
     except (SlapOSError, OSError) as error:
         logger.error("%s", error)
         return 1
+    return 0
+
+
+def _serve(server: Server, listener: int, control: int) -> None:
     with socket.socket(fileno=listener) as listens, socket.socket(fileno=control) as controls:
         controls.setblocking(False)
         server.when_started = lambda: _follow(server, controls)
         server.run(sockets=[listens])
-    return 0
 
 
 def _follow(server: Server, control: socket.socket) -> None:

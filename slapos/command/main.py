@@ -65,6 +65,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "proxy show": ("slapos.command.proxy_show", "show what the local master knows"),
     "master init": ("slapos.command.master_init", "make what a master for many customers needs"),
     "master start": ("slapos.command.master_start", "run the master for many customers"),
+    "master upgrade": ("slapos.command.master_upgrade", "bring the database to this version"),
+    "master backup": ("slapos.command.master_backup", "back up all that the master knows"),
+    "master restore": ("slapos.command.master_restore", "put a backup back"),
     "master user": (
         "slapos.command.master_user",
         "list people, invite and suspend them, give and take roles, reset passwords",

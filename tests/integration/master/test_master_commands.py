@@ -1,7 +1,9 @@
 """`slapos master …`, as programs."""
 
+import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,9 @@ import pytest
 import requests
 import trustme
 
+from slapos.master import migrations
+from slapos.master.database import open_database
+from slapos.master.settings import database_url
 from tests.e2e.deployment import until
 
 START = [sys.executable, "-m", "slapos.command", "master"]
@@ -213,6 +218,68 @@ def test_it_ends_when_its_processes_do_not_come_up(tmp_path: Path) -> None:
     done = master("start", cfg=cfg)
     assert (done.returncode, done.stdout) == (1, "")
     assert "cert.pem" in done.stderr
+
+
+def test_a_backup_made_at_work_is_restored_when_nobody_is(
+    tmp_path: Path, empty_database_uri: str
+) -> None:
+    cfg, backup = configured(tmp_path, empty_database_uri), tmp_path / "master.backup"
+    with started(cfg):
+        done = master("backup", str(backup), "--json", cfg=cfg)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["schema"], told["secret"]) == (migrations.HEAD, True)
+        done = master("restore", str(backup), "--force", cfg=cfg)
+        assert done.returncode == 1
+        assert "end" in done.stderr
+        assert "`slapos master start` first" in done.stderr
+    secret = tmp_path / "slapos-master" / "secret"
+    before = secret.read_text()
+    secret.unlink()
+    assert "give --force" in master("restore", str(backup), cfg=cfg).stderr
+    assert not secret.exists()
+    done = master("restore", str(backup), "--force", cfg=cfg)
+    assert done.returncode == 0, done.stderr
+    assert secret.read_text() == before
+    with started(cfg) as (url, _):
+        assert requests.get(f"{url}v1/health", timeout=20).ok
+
+
+def test_a_backup_without_the_secret_needs_the_secret_file(tmp_path: Path) -> None:
+    cfg, backup = configured(tmp_path, "master.db"), tmp_path / "master.backup"
+    master("init", cfg=cfg)
+    done = master("backup", str(backup), "--without-secrets", cfg=cfg)
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "slapos-master"
+    secret = (data / "secret").read_text()
+    assert secret.strip().encode() not in gzip.decompress(backup.read_bytes())
+    shutil.rmtree(data)
+    done = master("restore", str(backup), cfg=cfg)
+    assert done.returncode == 1
+    assert "the backup is without the secret" in done.stderr
+    (data / "secret").write_text(secret)
+    (data / "secret").chmod(0o600)
+    assert master("restore", str(backup), cfg=cfg).returncode == 0
+
+
+def test_an_older_schema_is_upgraded_when_that_is_asked_for(tmp_path: Path) -> None:
+    file = str(tmp_path / "master.db")
+    database = open_database(database_url(file))
+    migrations.upgrade(database, "0006")
+    database.close()
+    cfg = configured(tmp_path, file, secret_file=_secret(tmp_path))
+    done = master("start", cfg=cfg)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has the schema 0006" in done.stderr
+    assert "`slapos master upgrade` brings it there" in done.stderr
+    done = master("upgrade", cfg=cfg)
+    assert done.returncode == 0, done.stderr
+    assert f"the schema was 0006, and is {migrations.HEAD}" in done.stdout
+    (backup,) = (tmp_path / "slapos-master" / "backups").iterdir()
+    assert backup.name.startswith("schema-0006-")
+    assert "as it is to be" in master("upgrade", cfg=cfg).stdout
+    with started(cfg) as (url, _):
+        assert requests.get(f"{url}v1/health", timeout=20).json()["current"] is True
 
 
 def _ask(url: str, over: threading.Event, *, keeps: bool) -> int:
