@@ -22,6 +22,9 @@ HEADER = "HTTP_X_SSL_CLIENT_CERT"
 #: Where an application has its Front.
 FRONT = "slapos.front"
 FORWARDED = "HTTP_X_FORWARDED_"
+FORWARDED_TOO = frozenset({"HTTP_FORWARDED", "HTTP_X_REAL_IP"})
+#: Where a request has whether headers of a web server that nobody trusts were dropped.
+PASSED_ON = "slapos.passed_on"
 #: Stands for a certificate that cannot be read: it is refused where it is looked at.
 UNREADABLE = b"unreadable"
 
@@ -52,9 +55,11 @@ class Front:
             if certificate:
                 environ[CERTIFICATE] = read_forwarded(certificate)
             return True
-        for name in [name for name in environ if name.startswith(FORWARDED)]:
+        said = [name for name in environ if name.startswith(FORWARDED) or name in FORWARDED_TOO]
+        for name in said:
             del environ[name]
-        environ.pop("HTTP_FORWARDED", None)
+        # Not believed, but it does say that this is not who it comes from.
+        environ[PASSED_ON] = bool(said)
         return False
 
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from werkzeug.routing import Rule
 
-from slapos.master.http import status_of
+from slapos.master.http import PUBLIC, status_of
+from slapos.master.identity.authentication import COOKIE
 from slapos.master.rest.model import Answer, Body
 from slapos.master.rest.operation import JSON, Described, Operation, operation_of
 from slapos.protocol.errors import InvalidFields, SlapOSError
@@ -40,7 +41,16 @@ _Mode = tuple[type[BaseModel], Literal["validation", "serialization"]]
 _References = Mapping[Any, dict[str, Any]]
 
 
-def document(app: Flask) -> dict[str, Any]:
+#: The ways to say who one is, in a full master.
+SECURITY: Mapping[str, Mapping[str, str]] = {
+    "certificate": {"type": "mutualTLS"},
+    "token": {"type": "http", "scheme": "bearer"},
+    "access_token": {"type": "apiKey", "in": "header", "name": "X-Access-Token"},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+}
+
+
+def document(app: Flask, *, is_full: bool) -> dict[str, Any]:
     """Return the OpenAPI document of all operations of an application."""
     found = list(_operations(app))
     references, schemas = _schemas([operation for _, _, _, operation in found])
@@ -48,6 +58,9 @@ def document(app: Flask) -> dict[str, Any]:
     for path, method, rule, operation in found:
         described = _describe(rule, method, operation, references)
         paths.setdefault(path, {})[method.lower()] = described
+        if is_full and getattr(app.view_functions[rule.endpoint], PUBLIC, False):
+            described["security"] = []
+    secured: dict[str, Any] = {"securitySchemes": SECURITY} if is_full else {}
     return {
         "openapi": VERSION,
         "info": {
@@ -57,7 +70,8 @@ def document(app: Flask) -> dict[str, Any]:
             "license": {"name": "GPL-3.0-or-later", "identifier": "GPL-3.0-or-later"},
         },
         "paths": paths,
-        "components": {"schemas": schemas},
+        "security": [{name: []} for name in SECURITY] if is_full else [],
+        "components": {"schemas": schemas, **secured},
     }
 
 

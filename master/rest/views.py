@@ -4,9 +4,10 @@ from typing import Any
 
 from flask import Blueprint, current_app
 
-from slapos.master.http import public
+from slapos.master.http import context, public
 from slapos.master.rest.openapi import document
 from slapos.master.rest.operation import Described, operation
+from slapos.master.settings import Profile
 
 blueprint = Blueprint("rest", __name__)
 
@@ -20,6 +21,7 @@ def show_document() -> dict[str, Any]:
     """Describe all operations."""
     # Views are registered once, so it stays the same; who makes it twice makes the same.
     if DOCUMENT not in current_app.extensions:
-        current_app.extensions[DOCUMENT] = document(current_app)
+        is_full = context().settings.profile is Profile.FULL
+        current_app.extensions[DOCUMENT] = document(current_app, is_full=is_full)
     found: dict[str, Any] = current_app.extensions[DOCUMENT]
     return found

@@ -9,6 +9,7 @@ from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
+from slapos.master.certificates.front import PASSED_ON
 from slapos.master.http import Assembly, Authenticate
 from slapos.master.identity.caller import Caller, CallerKind
 from slapos.master.settings import Profile, Settings
@@ -21,7 +22,14 @@ from slapos.protocol.errors import TooManyRequests, Unauthorized
 from slapos.system.clock import Clock
 
 #: Headers by which a web server in front says that it passes a request on.
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Prefix", "Via")
+FORWARDED = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Prefix",
+    "X-Real-Ip",
+    "Via",
+)
 #: Of answers that say nothing else: nothing of them is to be run or shown inside of others.
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -172,7 +180,11 @@ def _check_may_measure(token: str, *, is_proxied: bool) -> None:
         shown = request.headers.get("Authorization", "").removeprefix("Bearer ")
         allowed = hmac.compare_digest(shown.encode(), token.encode())
     else:
-        passed_on = is_proxied or any(name in request.headers for name in FORWARDED)
+        passed_on = (
+            is_proxied
+            or request.environ.get(PASSED_ON)
+            or any(name in request.headers for name in FORWARDED)
+        )
         allowed = _is_loopback(request.remote_addr) and not passed_on
     if not allowed:
         raise Unauthorized("metrics are shown to who has the metrics token, or on this machine")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from openapi_spec_validator import OpenAPIV31SpecValidator
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session
 
@@ -103,6 +104,15 @@ def test_the_session_knows_its_request(settings: Settings, clock: FakeClock) -> 
     assert seen == ["0123-abcd"]
 
 
+def test_the_description_says_how_to_say_who_one_is(asking: FlaskClient) -> None:
+    document = asking.get("/openapi.json").get_json()
+    OpenAPIV31SpecValidator(document).validate()
+    assert set(document["components"]["securitySchemes"]) >= {"certificate", "token", "session"}
+    assert len(document["security"]) == len(document["components"]["securitySchemes"])
+    assert document["paths"]["/openapi.json"]["get"]["security"] == []
+    assert "security" not in document["paths"]["/v1/audit"]["get"]
+
+
 def test_who_asks_too_often_is_told_when_to_come_back(
     asking: FlaskClient, clock: FakeClock
 ) -> None:
@@ -123,7 +133,7 @@ def test_whoever_cannot_say_who_it_is_counts_by_its_address(
 ) -> None:
     def ask(who: str, address: str) -> int:
         environ = {"REMOTE_ADDR": address}
-        return asking.get("/v1/health", headers={SHOWS: who}, environ_base=environ).status_code
+        return asking.get("/v1/audit", headers={SHOWS: who}, environ_base=environ).status_code
 
     assert [ask("wrong", "2001:db8::1") for _ in range(3)] == [401, 401, 429]
     assert ask("wrong", "2001:db8::2") == 429  # of the same network
@@ -198,6 +208,21 @@ def test_without_a_token_metrics_are_for_this_machine(app: Flask) -> None:
     assert client.get("/metrics", environ_base={"REMOTE_ADDR": "192.0.2.1"}).status_code == 401
     passed_on = {"X-Forwarded-For": "192.0.2.1"}
     assert client.get("/metrics", headers=passed_on).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "X-Real-Ip", "Via"]
+)
+def test_what_a_web_server_in_front_passes_on_is_not_of_this_machine(
+    settings: Settings, clock: FakeClock, header: str
+) -> None:
+    """Also where nobody has said that there is one."""
+    settings = replace(settings, profile=Profile.FULL)
+    app = create_app(settings, clock, FakeIdentifiers(), authenticate)
+    client = app.test_client()
+    assert client.get("/metrics").status_code == 200
+    assert client.get("/metrics", headers={header: "192.0.2.1"}).status_code == 401
+    app.extensions["slapos"].database.close()
 
 
 def test_a_body_that_is_too_large_is_refused(client: FlaskClient) -> None:
