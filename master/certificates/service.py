@@ -375,7 +375,9 @@ _COLUMNS = {
 
 def _holder(session: Session, row: IssuedCertificate) -> tuple[str, int]:
     if row.node_id is not None:
-        return session.get_one(ComputeNode, row.node_id).reference, row.node_id
+        node = session.get_one(ComputeNode, row.node_id)
+        node.check_valid()
+        return node.reference, row.node_id
     if row.instance_id is not None:
         return session.get_one(SoftwareInstance, row.instance_id).reference, row.instance_id
     raise Unauthorized("a person whose certificate has ended signs in for another one")

@@ -150,17 +150,17 @@ def remove(session: Session, reference: str) -> None:
     session.flush()
 
 
-def invalidate_if_empty(session: Session, reference: str, now: datetime) -> bool:
-    """Take a node that is closed for ever out of use, if nothing is on it; return if so."""
+def invalidate_if_empty(session: Session, reference: str, now: datetime) -> ComputeNode | None:
+    """Take a node that is closed for ever out of use, if nothing is on it; return it if so."""
     node = session.scalar(service.LOCKED_NODE, {"reference": reference})
     if node is None or node.invalidated_at is not None:
-        return False
+        return None
     if node.allocation_scope != AllocationScope.FOREVER or _busy(session, node):
-        return False
+        return None
     node.invalidate(now)
     session.flush()
     sense(session, TIDY_SUPPLIES)
-    return True
+    return node
 
 
 def count_partitions(session: Session, node_id: int) -> Mapping[str, int]:

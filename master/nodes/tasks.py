@@ -5,6 +5,8 @@ from datetime import timedelta
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.engine import CursorResult
 
+from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authority import SubjectKind
 from slapos.master.nodes import operate, service
 from slapos.master.nodes.model import ComputeNode, TakenReport
 from slapos.master.tasks.task import Done, Task, Turn
@@ -24,11 +26,13 @@ def _invalidate_closed(turn: Turn) -> Done:
         sought = {"behind": turn.resume, "limit": PIECE}
         references = turn.session.scalars(operate.CLOSED, sought).all()
         resume = references[-1] if len(references) == PIECE else ""
-    gone = [
-        operate.invalidate_if_empty(turn.session, each, turn.clock.now())
-        for each in sorted(references)
-    ]
-    return Done(count=sum(gone), resume=resume)
+    count = 0
+    for each in sorted(references):
+        gone = operate.invalidate_if_empty(turn.session, each, turn.clock.now())
+        if gone is not None:
+            certificates.revoke_all_of(turn.session, turn.clock, SubjectKind.NODE, gone.id)
+            count += 1
+    return Done(count=count, resume=resume)
 
 
 def forget_taken_reports(turn: Turn) -> Done:

@@ -9,6 +9,8 @@ from slapos.master import rest
 from slapos.master.catalog import service as catalog
 from slapos.master.catalog.views import InstallationShown
 from slapos.master.http import context
+from slapos.master.identity.rights import Action, may
+from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.views import NodeShown, PartitionShown, render_partition
 from slapos.master.provisioning import lookup, node_reports
@@ -143,10 +145,14 @@ def show_node(reference: str) -> dict[str, Any]:
     """Show a node: its partitions and what is in them, and its releases."""
     session = context().session
     node = nodes.find_node(session, reference)
+    releases = Subject(Kind.INSTALLATION, "", node.project_id, node_id=node.id)
+    sees_releases = may(context().caller, Action.SEE, releases)
     held = {each.partition_id: each for each in lookup.instances_on_node(session, node.id)}
     partitions = []
     for partition in nodes.partitions(session, node.id):
         instance = held.get(partition.id)
+        if instance is not None and not may(context().caller, Action.SEE, instance.subject()):
+            instance = None  # whoever sees a node does not see what others have on it
         shown = render_partition(partition)
         shown["instance"] = (
             {"guid": instance.reference, "title": instance.title, "tree": instance.tree.title}
@@ -157,5 +163,5 @@ def show_node(reference: str) -> dict[str, Any]:
     return {
         **NodeShown.model_validate(node).model_dump(),
         "partitions": partitions,
-        "installations": catalog.installations(session, node.id),
+        "installations": catalog.installations(session, node.id) if sees_releases else [],
     }

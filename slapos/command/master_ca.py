@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _authorities(master: "OfflineMaster", arguments: argparse.Namespace) -> Rows:
     from slapos.master.certificates import service  # noqa: PLC0415 - not for `--help`
 
-    issuing = _issuing(master)
+    issuing = issuing_of(master)
 
     def work(session: Any) -> Rows:
         if arguments.action == "rotate":
@@ -134,7 +134,8 @@ def _certificates(master: "OfflineMaster", arguments: argparse.Namespace) -> Row
     return master.write(work)
 
 
-def _issuing(master: "OfflineMaster") -> "Issuing":
+def issuing_of(master: "OfflineMaster") -> "Issuing":
+    """Return what it takes to issue, from the master's secret file."""
     from slapos.master.certificates.service import PURPOSE, Issuing  # noqa: PLC0415
     from slapos.master.identity.secret_box import SecretBox  # noqa: PLC0415
     from slapos.master.secret_file import read_secret  # noqa: PLC0415

@@ -4,7 +4,8 @@ It works on the database itself; the master need not be running. NODE is a refer
 `list` takes --project, --title (a part of it), --scope and --category; `set` changes what is given,
 `--capacity none` and `--network none` take the bound and the network away, `--category region=`
 takes that category away. A node with instances is not removed: set its scope to close/forever, and
-it goes once it is empty.
+it goes once it is empty. `token` takes a name instead of NODE: it prints, once, what a machine of
+that name joins --project with, within 15 minutes.
 
 examples:
   slapos master node list --scope open --category region=eu
@@ -12,6 +13,7 @@ examples:
   slapos master node set COMP-1 --scope close/maintenance
   slapos master node set COMP-1 --capacity 40 --category region=eu --category cpu_core=8
   slapos master node remove COMP-1
+  slapos master node token "rack 1" --project PROJ-1
 
 exit status: 0 done, 1 failed or refused
 """
@@ -42,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     add_master_arguments(parser)
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("node", metavar="NODE", nargs="?", help="such as COMP-1")
+    parser.add_argument("node", metavar="NODE", nargs="?", help="such as COMP-1; token: a name")
     parser.add_argument("--title", metavar="TEXT", help="what it is called")
     parser.add_argument(
         "--scope", metavar="SCOPE", help="open, close/noallocation, close/maintenance, …"
@@ -52,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--category", metavar="NAME=VALUE", action="append", default=[], help="what it is like"
     )
-    parser.add_argument("--project", metavar="PROJ-n", help="only the nodes of this project")
+    parser.add_argument("--project", metavar="PROJ-n", help="whose nodes")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -140,6 +142,32 @@ def _remove(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
     return master.write(work)
 
 
+def _token(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
+    from slapos.command.master_ca import issuing_of  # noqa: PLC0415
+    from slapos.master.certificates import joining, service  # noqa: PLC0415
+    from slapos.master.identity.service import find_project  # noqa: PLC0415
+
+    if arguments.project is None:
+        raise InvalidRequest("token needs --project PROJ-n")
+    issuing = issuing_of(master)
+
+    def work(session: "Session") -> Report:
+        service.ensure_authority(session, issuing)
+        project = find_project(session, arguments.project)
+        text, row = joining.make_join_token(
+            session, issuing, master.identifiers, project, arguments.node
+        )
+        return {
+            "name": row.title,
+            "project": project.reference,
+            "token": text,
+            "expires": row.expires_at.isoformat(timespec="seconds"),
+            "command": joining.command(master.settings.public_url, text, row.title),
+        }
+
+    return master.write(work)
+
+
 def _wanted(arguments: argparse.Namespace, present: Mapping[str, str]) -> "NodeChange":
     wanted: NodeChange = {}
     if arguments.title is not None:
@@ -212,4 +240,5 @@ ACTIONS: dict[str, Callable[["OfflineMaster", argparse.Namespace], Report]] = {
     "show": _show,
     "set": _set,
     "remove": _remove,
+    "token": _token,
 }

@@ -128,6 +128,23 @@ def test_a_slip_about_the_catalogue_is_explained(
     assert reason in command(*words, status=1)["error"]["message"]
 
 
+def test_a_machine_gets_a_token_to_join_with(
+    tmp_path: Path, empty_database_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, cfg = "https://master.example.com/", tmp_path / "master.cfg"
+    cfg.write_text(f"[slapos-master]\ndatabase_uri = {empty_database_uri}\npublic_url = {url}\n")
+    common = ("--cfg", str(cfg), "--json")
+    assert main(["master", "init", "--cfg", str(cfg), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["master", "node", "token", "rack 2", "--project", "PROJ-1", *common]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["token"].startswith("sj1.")
+    begin = f"slapos node register --master {url} --token "
+    assert made["command"] == f"{begin}{made['token']} --name 'rack 2'"
+    assert main(["master", "node", "token", "rack 2", *common]) == 1
+    assert "needs --project" in capsys.readouterr().err
+
+
 def test_tables_are_for_people(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

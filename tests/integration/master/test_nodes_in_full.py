@@ -187,6 +187,20 @@ def test_a_node_closed_for_ever_goes_once_it_is_empty(world: World) -> None:
         service.create(session, world.parts.clock, 1, "node 1")
 
 
+def test_what_others_have_on_a_node_is_not_shown(world: World) -> None:
+    for who, title in (("P-11", "mine"), ("P-33", "theirs")):
+        form = request_form(title, project_reference="PROJ-1")
+        world.as_(who).post("/requestComputerPartition", data=form)
+    world.place("mine", "COMP-1", "slappart0")
+    reference = world.place("theirs", "COMP-1", "slappart1")
+    seen = {"P-11": ["mine"], "P-33": ["theirs"], reference: ["theirs"]}
+    seen |= {each: ["mine", "theirs"] for each in ("P-21", "COMP-1")}
+    for who, titles in seen.items():
+        shown = world.as_(who).get("/v1/nodes/COMP-1").get_json()
+        held = [each["instance"] for each in shown["partitions"] if each["instance"]]
+        assert [each["title"] for each in held] == titles, who
+
+
 def told(node: str) -> dict[str, str]:
     document = {
         "reference": node,
