@@ -36,8 +36,9 @@ NAMING = {
 }
 WAIT_FOR_LOCK = 30.0
 #: What PostgreSQL says when two transactions cannot both be: serialization failure, deadlock,
-#: unique violation (another one has just made the same thing).
-PASSING_SQLSTATES = frozenset({"40001", "40P01", "23505"})
+#: unique violation (another one has just made the same thing), foreign key violation (another one
+#: has just removed what is referred to: it is not found when that is done again).
+PASSING_SQLSTATES = frozenset({"40001", "40P01", "23505", "23503"})
 BEGIN = "slapos_begin"
 #: PostgreSQL refuses to look for a larger one in an integer column.
 LARGEST_ID = 2**31 - 1
