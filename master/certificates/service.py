@@ -32,6 +32,7 @@ from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.provisioning import lookup
 from slapos.master.provisioning.model import SoftwareInstance
+from slapos.protocol import certificate_request
 from slapos.protocol.errors import Conflict, Forbidden, NotFound, SlapOSError, Unauthorized
 from slapos.system.clock import Clock
 
@@ -348,6 +349,18 @@ def active_authority(session: Session, clock: Clock) -> CertificateAuthority:
 def bundle(session: Session) -> str:
     """Return the certificates of the authorities to trust (PEM), the newest first."""
     return "".join(each.certificate for each in trusted(session))
+
+
+def vouch(session: Session, issuing: Issuing) -> list[str]:
+    """Return the signatures of the trusted authorities over all of them, the newest's first.
+
+    While one takes over from another, a join token names the one, and the web server's certificate
+    is of the other: a machine that knows one of them can so know both.
+    """
+    found = trusted(session)
+    certificates = [each.certificate for each in found]
+    keys = [_load(issuing, each).key_text for each in found]
+    return [certificate_request.vouch(key, certificates) for key in keys]
 
 
 def serial_text(certificate: x509.Certificate) -> str:

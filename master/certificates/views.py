@@ -35,6 +35,13 @@ class AuthorityShown(rest.Answer):
     fingerprints: Annotated[
         list[str], Field(description="sha256 of their public keys (SPKI, DER), in hex")
     ]
+    signatures: Annotated[
+        list[str],
+        Field(
+            description="each one's over all of them: ECDSA with SHA-256, base64, over "
+            "`slapos authorities`, a line feed, and the certificates in DER one after the other"
+        ),
+    ]
 
 
 class Requested(rest.Body):
@@ -100,6 +107,7 @@ def show_authority() -> dict[str, Any]:
     return {
         "certificates": [each.certificate for each in found],
         "fingerprints": [each.fingerprint for each in found],
+        "signatures": service.vouch(context().session, issuing()),
     }
 
 

@@ -1,13 +1,15 @@
 """Have the commands on this machine ask a master, as yourself.
 
-With a token of yours (made on your account's page, or by POST /v1/tokens), a key is made here and
-the master makes a certificate for it, which renews itself while you use it. With --bearer the token
-itself is kept, and shown instead. The master is trusted as the system says, or by --fingerprint (it
-is in the master's answer /v1/authority, and whoever runs it can tell you), or by --master-ca-file.
+With --email you sign in: a key is made here, and the master makes a certificate for it, which
+renews itself while you use it. With --bearer a token of yours (from your account's page, or POST
+/v1/tokens) is kept and shown instead: so these commands get no more rights than the token has. The
+master is trusted as the system says, or by --fingerprint (whoever runs it can tell you: `slapos
+master ca show`), or by --master-ca-file.
 
 examples:
-  slapos configure client --master https://master.example.com --token -
-  slapos configure client --master https://master.example.com --fingerprint 3f0c… --token - < token
+  slapos configure client --master https://master.example.com --email customer-1@example.com
+  slapos configure client --master https://master.example.com --fingerprint 3f0c… --email …
+  slapos configure client --master https://master.example.com --bearer --token - < token
   slapos configure client --master http://127.0.0.1:4000
 
 exit status: 0 done, 1 refused or failed (all is as it was)
@@ -26,7 +28,7 @@ from slapos.command.secret_option import read_secret
 from slapos.protocol.certificate import OURS, parse_certificate
 from slapos.protocol.certificate_request import key_digest, make_request, subject_uri
 from slapos.protocol.enrolment_client import EnrolmentClient
-from slapos.protocol.errors import Conflict, InvalidConfiguration, MasterFailed
+from slapos.protocol.errors import Conflict, Forbidden, InvalidConfiguration, MasterFailed
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.tls import NotTrusted
 from slapos.system.clock import Clock, SystemClock
@@ -49,7 +51,12 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("--master", "--master-url", required=True, metavar="URL", help="its URL")
-    parser.add_argument("--token", metavar="TOKEN", help="yours; - reads it from standard input")
+    who = parser.add_mutually_exclusive_group()
+    who.add_argument("--email", metavar="ADDRESS", help="sign in as the person with this address")
+    who.add_argument("--token", metavar="TOKEN", help="yours; - reads it from standard input")
+    parser.add_argument(
+        "--password", choices=("-",), help="read the password of --email from standard input"
+    )
     parser.add_argument(
         "--bearer", action="store_true", help="keep the token instead of getting a certificate"
     )
@@ -77,11 +84,15 @@ def run(arguments: argparse.Namespace) -> int:
     _check_present(path, url, force=arguments.force)
     os.umask(0o077)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if is_local and arguments.token is None:
-        written = {}
-    else:
+    written = {}
+    if arguments.email:
+        password = read_secret(arguments.password, "password", "--password")
+        written = _enter(arguments, path.parent / FOLDER, url, password=password)
+    elif arguments.token is not None:
         token = read_secret(arguments.token, "token")
-        written = _sign_in(arguments, path.parent / FOLDER, url, token)
+        written = _enter(arguments, path.parent / FOLDER, url, token=token)
+    elif not is_local:
+        raise InvalidConfiguration(f"say who you are to {url}: with --email, or --token")
     # What is not said here is said to be nothing: it would be of another master, or person.
     kept = ("key_file", "cert_file", "master_ca_file", "token_file")
     options = {"master_url": url, **{name: written.get(name, "") for name in kept}}
@@ -123,17 +134,35 @@ class _Trust:
     is_kept: bool = False
 
 
-def _sign_in(arguments: argparse.Namespace, folder: Path, url: str, token: str) -> dict[str, str]:
-    """Keep the token, or get a certificate for it; return what the configuration is to say."""
+def _enter(
+    arguments: argparse.Namespace, folder: Path, url: str, *, token: str = "", password: str = ""
+) -> dict[str, str]:
+    """Keep the token, or get a certificate; return what the configuration is to say."""
     folder.mkdir(mode=0o700, exist_ok=True)
     with process_lock(folder / ".lock"):
         trust = _trust(arguments, folder, url, SystemClock())
-        settings = replace(trust.settings, token=token)
-        with closing(HttpClient(settings)) as http:
+        with closing(HttpClient(replace(trust.settings, token=token))) as http:
+            client = EnrolmentClient(http)
+            if password:
+                _request(http, "v1/authority")  # the password is for nobody else
+                client.sign_in(arguments.email, password)
+                try:
+                    return _certified(client, folder, trust)
+                finally:
+                    client.sign_out()
             if not arguments.bearer:
-                return _certified(EnrolmentClient(http), folder, trust)
+                return _certified_by_token(client, folder, trust)
             _request(http, "v1/me")
         return _with_token(folder, token, trust)
+
+
+def _certified_by_token(client: EnrolmentClient, folder: Path, trust: _Trust) -> dict[str, str]:
+    try:
+        return _certified(client, folder, trust)
+    except Forbidden as error:
+        raise Forbidden(
+            f"{error}; use --email to sign in, or --bearer to keep the token itself"
+        ) from error
 
 
 def _trust(arguments: argparse.Namespace, folder: Path, url: str, clock: Clock) -> _Trust:

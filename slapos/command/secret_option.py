@@ -6,7 +6,7 @@ from getpass import getpass
 from slapos.protocol.errors import InvalidConfiguration
 
 
-def read_secret(value: str | None, what: str) -> str:
+def read_secret(value: str | None, what: str, option: str = "--token") -> str:
     """Return the value of an option; `-` is a line of standard input, None is asked for.
 
     Raises InvalidConfiguration when there is nobody to ask.
@@ -18,6 +18,6 @@ def read_secret(value: str | None, what: str) -> str:
     value = (value or "").strip()
     if not value:
         raise InvalidConfiguration(
-            f"the {what} is missing: give it with --token, or --token - and on standard input"
+            f"the {what} is missing: give it on standard input, with {option} -"
         )
     return value

@@ -4,11 +4,12 @@ Keys are elliptic curve keys on P-256, which every TLS library knows; they are m
 used, and never sent. All texts are PEM.
 """
 
+import base64
 import hashlib
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -70,6 +71,38 @@ def subject_uri(certificate: str) -> str:
         return ""
     uris = found.get_values_for_type(x509.UniformResourceIdentifier)
     return next((uri for uri in uris if uri.startswith(OURS)), "")
+
+
+def vouching(certificates: Sequence[str]) -> bytes:
+    """Return what each of a master's authorities signs, to say that they are all that there are.
+
+    So whoever knows one of them knows all: while one takes over from another, the master's own
+    certificate may be of either. What is signed can be taken for no certificate.
+    """
+    return b"slapos authorities\n" + b"".join(_ders(certificates))
+
+
+def vouch(key: str, certificates: Sequence[str]) -> str:
+    """Return the signature (base64) with an authority's key over all authorities."""
+    signed = _private(key).sign(vouching(certificates), ec.ECDSA(hashes.SHA256()))
+    return base64.b64encode(signed).decode()
+
+
+def is_vouched(certificates: Sequence[str], by: str, signature: str) -> bool:
+    """Whether an authority (PEM) has signed that these are all the authorities."""
+    key = _certificates(by)[0].public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return False
+    try:
+        signed = base64.b64decode(signature, validate=True)
+        key.verify(signed, vouching(certificates), ec.ECDSA(hashes.SHA256()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def _ders(certificates: Sequence[str]) -> list[bytes]:
+    return [each.public_bytes(_DER) for text in certificates for each in _certificates(text)]
 
 
 def split_certificates(texts: Sequence[str]) -> list[str]:

@@ -20,9 +20,13 @@ LARGEST = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Authority:
-    """The certificates (PEM) of a master's authorities, and what time it is there (UTC)."""
+    """The certificates (PEM) of a master's authorities, and what time it is there (UTC).
+
+    `signatures` are those of each over all of them (`certificate_request.vouch`), if any.
+    """
 
     certificates: tuple[str, ...]
+    signatures: tuple[str, ...] = ()
     date: datetime | None = None
 
 
@@ -45,13 +49,15 @@ class EnrolmentClient:
     def authority(self) -> Authority:
         """Return the master's authorities."""
         response = self.http.request("GET", "v1/authority")
-        found = _object(response.content).get("certificates")
+        answer = _object(response.content)
+        found, signatures = answer.get("certificates"), answer.get("signatures")
         if not isinstance(found, list) or not found:
             raise MasterFailed("the master's answer makes no sense: it names no authority")
         if sum(len(str(each)) for each in found) > LARGEST:
             raise MasterFailed("the master's answer makes no sense: too many authorities")
         return Authority(
             certificates=tuple(str(each) for each in found),
+            signatures=tuple(map(str, signatures)) if isinstance(signatures, list) else (),
             date=_date(response.headers.get("Date", "")),
         )
 
@@ -81,6 +87,14 @@ class EnrolmentClient:
         """Return the certificate of the instance that is in a partition."""
         place = f"v1/nodes/{quote(node, safe='')}/partitions/{quote(partition, safe='')}"
         return self._issued(f"{place}/certificates", {"certificate_request": request})
+
+    def sign_in(self, email: str, password: str) -> None:
+        """Sign in as a person: what this client asks from then on is asked by her."""
+        self.http.request("POST", "v1/sign-in", json={"email": email, "password": password})
+
+    def sign_out(self) -> None:
+        """End that."""
+        self.http.request("POST", "v1/sign-out")
 
     def own_certificate(self, request: str) -> Issued:
         """Return a certificate for the person who is signed in."""

@@ -4,7 +4,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from slapos.protocol.certificate_request import UnusableKey, fingerprint, split_certificates
+from slapos.protocol.certificate_request import (
+    UnusableKey,
+    fingerprint,
+    is_vouched,
+    split_certificates,
+)
 from slapos.protocol.enrolment_client import Authority, EnrolmentClient
 from slapos.protocol.errors import MasterFailed, SlapOSError
 from slapos.protocol.http_client import HttpClient, HttpSettings
@@ -28,16 +33,17 @@ class ClockOff(SlapOSError):
 
 
 def known_authority(settings: HttpSettings, is_known: Callable[[str], bool], clock: Clock) -> str:
-    """Return the authority (PEM) of a master, that one whose fingerprint `is_known`.
+    """Return the authorities (PEM) of a master, of which one has a fingerprint that `is_known`.
 
-    It is asked of whoever answers; nothing secret is sent to him. Raises WrongAuthority, ClockOff.
+    They are asked of whoever answers; nothing secret is sent to him. The others count when the
+    known one has signed that they do. Raises WrongAuthority, ClockOff.
     """
     with closing(HttpClient(replace(settings, is_verified=False, token=""))) as http:
         claimed = EnrolmentClient(http).unverified_authority()
-    certificate = _known_one(claimed, is_known, settings.base_url)
+    bundle = _known_ones(claimed, is_known, settings.base_url)
     _check_clock(claimed, clock)
-    check_bundle(certificate)
-    return certificate
+    check_bundle(bundle)
+    return bundle
 
 
 def answers(settings: HttpSettings) -> None:
@@ -46,12 +52,19 @@ def answers(settings: HttpSettings) -> None:
         EnrolmentClient(http).authority()
 
 
-def _known_one(claimed: Authority, is_known: Callable[[str], bool], url: str) -> str:
-    """Return the one certificate that is known: others may have been slipped in."""
+def _known_ones(claimed: Authority, is_known: Callable[[str], bool], url: str) -> str:
+    """Return the one certificate that is known, and those that it vouches for.
+
+    Others may have been slipped in by whoever stands in between.
+    """
     try:
         for certificate in split_certificates(claimed.certificates):
-            if is_known(fingerprint(certificate)):
-                return certificate
+            if not is_known(fingerprint(certificate)):
+                continue
+            for signature in claimed.signatures:
+                if is_vouched(claimed.certificates, certificate, signature):
+                    return "".join(split_certificates(claimed.certificates))
+            return certificate
     except UnusableKey as error:
         raise MasterFailed(f"the master's answer makes no sense: {error}") from error
     raise WrongAuthority(

@@ -24,7 +24,7 @@ from slapos.master.certificates.showing import CERTIFICATE, authenticate
 from slapos.master.certificates.views import BOX
 from slapos.master.secret_file import make_secret_file
 from slapos.master.settings import Profile, Settings
-from slapos.protocol.certificate_request import fingerprint, make_key, make_request
+from slapos.protocol.certificate_request import fingerprint, is_vouched, make_key, make_request
 from slapos.protocol.join_token import JoinToken as TokenText
 from slapos.system.identifier import SystemIdentifiers
 from tests.fakes import FakeClock
@@ -95,6 +95,17 @@ def joined(world: World) -> dict[str, Any]:
 
 def error_of(response: TestResponse) -> tuple[int, str]:
     return response.status_code, response.get_json()["error"]
+
+
+def test_each_authority_vouches_for_all_of_them(world: World) -> None:
+    with world.session() as session:
+        certificates.rotate(session, issuing(world))
+        session.commit()
+    told = world.app.test_client().get("/v1/authority").get_json()
+    both, signatures = told["certificates"], told["signatures"]
+    assert [is_vouched(both, *each) for each in zip(both, signatures, strict=True)] == [True] * 2
+    assert not is_vouched([*both, both[0]], both[0], signatures[0])
+    assert not is_vouched(both, both[0], signatures[1])
 
 
 def test_a_machine_joins_with_a_token_and_is_that_node(world: World) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from slapos.protocol.certificate_request import fingerprint, make_key
+from slapos.protocol.certificate_request import fingerprint, make_key, vouch
 from slapos.protocol.join_token import JoinToken
 from tests.integration.node.fake_master import FakeMaster
 
@@ -43,6 +43,10 @@ class FakeAuthority:
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.certificate)
+
+    def vouch(self, certificates: list[str]) -> str:
+        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return vouch(self.key.private_bytes(PEM, form, plain).decode(), certificates)
 
     def sign(
         self,
@@ -87,7 +91,8 @@ class FakeCertifyingMaster(FakeMaster):
     who showed a certificate ("" for nobody). A certificate whose serial number is in `revoked`
     is not taken. `instances` maps partitions to what is in them. `drops` are calls that are done,
     but whose answer is lost. `node` is the reference of the next node, when it is not to be
-    COMP-1, COMP-2 and so on; `personal_token` that of the one person.
+    COMP-1, COMP-2 and so on; `replayed` are signatures over authorities that were heard somewhere;
+    `personal_token` that of the one person.
     """
 
     authority: FakeAuthority = field(default_factory=FakeAuthority)
@@ -103,6 +108,7 @@ class FakeCertifyingMaster(FakeMaster):
     issued: list[x509.Certificate] = field(default_factory=list)
     drops: set[str] = field(default_factory=set)
     node: str = ""
+    replayed: list[str] = field(default_factory=list)
     personal_token: str = "slapos_personal"
 
     def __post_init__(self) -> None:
@@ -137,7 +143,9 @@ class FakeCertifyingMaster(FakeMaster):
         match call.split("/"):
             case ["v1", "authority"]:
                 claimed = [*self.also_claimed, self.authority.certificate]
-                return json.dumps({"certificates": claimed, "fingerprints": []}).encode(), 200
+                signatures = [*self.replayed, self.authority.vouch(claimed)]
+                said = {"certificates": claimed, "fingerprints": [], "signatures": signatures}
+                return json.dumps(said).encode(), 200
             case ["v1", "nodes", "join"]:
                 return self._join(given)
             case ["v1", "certificates", "renewals"]:

@@ -169,12 +169,28 @@ def test_an_impostor_who_shows_the_true_authority_beside_his_own_is_not_trusted(
     tmp_path: Path,
 ) -> None:
     truth, own = FakeAuthority(), FakeAuthority("impostor")
-    impostor = FakeCertifyingMaster(authority=own, also_claimed=[truth.certificate])
+    impostor = FakeCertifyingMaster(
+        authority=own,
+        also_claimed=[truth.certificate],
+        replayed=[truth.vouch([truth.certificate]), "nonsense", "AAAA"],
+    )
     with running_master(impostor):
         token = JoinToken.compose("s" * 32, truth.fingerprint).text
         with pytest.raises(NotTrusted, match="could not prove who it is"):
             joined(order_of(impostor, tmp_path, token=token))
     assert [call for call, _ in impostor.asked_by] == ["v1/authority"]
+
+
+def test_while_one_authority_takes_over_from_another_either_leads_to_the_master(
+    tmp_path: Path,
+) -> None:
+    old, new = FakeAuthority("old"), FakeAuthority("new")
+    # The token is of the new one already, and the server's certificate of the old one still.
+    master = FakeCertifyingMaster(authority=new, served_by=old, also_claimed=[old.certificate])
+    with running_master(master):
+        made = joined(order_of(master, tmp_path))
+        bundle = (made.folder / "authority.pem").read_text()
+        assert bundle == old.certificate + new.certificate
 
 
 def test_a_wrong_clock_is_said_before_the_token_is_used(
