@@ -46,6 +46,7 @@ setup(
             "argon2-cffi>=23.1",
             "zxcvbn>=4.5",
             "joserfc>=1.3",
+            "segno>=1.6",
             "cryptography>=43",
             "uvicorn>=0.54",
             "httptools>=0.7",

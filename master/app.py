@@ -28,6 +28,7 @@ from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
 from slapos.master.nodes.exchange import Announcer, count_exchanges
+from slapos.master.panel.openid import OPENID, openid_dialogue
 from slapos.master.panel.pages import blueprint as panel_blueprint
 from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.full_policy import FullPolicy
@@ -119,6 +120,7 @@ def create_app(
         health,
     ):
         app.register_blueprint(blueprint)
+    app.extensions[OPENID] = openid_dialogue(settings, clock)
     if not is_local:
         for blueprint in (people.blueprint, projects.blueprint, panel_blueprint):
             app.register_blueprint(blueprint)

@@ -71,6 +71,12 @@ def read_full_settings(
         raise InvalidConfiguration(
             f"[{SECTION}] has one of certificate_file and key_file; they are set together"
         )
+    openid = (settings.openid_issuer, settings.openid_client_id, settings.openid_client_secret_file)
+    if any(openid) and not all(openid):
+        raise InvalidConfiguration(
+            f"[{SECTION}] has some of openid_issuer, openid_client_id and "
+            "openid_client_secret_file; they are set together"
+        )
     return settings
 
 
@@ -127,6 +133,12 @@ def _url(text: str, _data: Path) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("it must be a URL such as https://master.example.com/")
     return text.rstrip("/") + "/"
+
+
+def _issuer(text: str, _data: Path) -> str:
+    if not text.startswith(("https://", "http://localhost:", "http://127.0.0.1:")):
+        raise ValueError("it must be a URL that begins with https://")
+    return text
 
 
 def _networks(text: str, _data: Path) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -252,6 +264,15 @@ KEYS: tuple[Key, ...] = (
         "Days until an instance that its requester asks for no more is destroyed.",
         _part_of_days,
     ),
+    Key(
+        "openid_issuer",
+        "",
+        "An OpenID provider that people may sign in at, such as https://login.example.com.",
+        _issuer,
+    ),
+    Key("openid_client_id", "", "What the provider knows this master by.", _text),
+    Key("openid_client_secret_file", "", "A file with the secret of that client.", _path),
+    Key("openid_title", "", "What people know the provider by; its address otherwise.", _text),
     Key("audit_days", "400", "How long the audit log is kept.", _days),
     Key(
         "webhook_networks",

@@ -29,6 +29,7 @@ from slapos.protocol.errors import (
     NotFound,
     NotReady,
     PreconditionFailed,
+    ProviderFailed,
     SlapOSError,
     TooManyRequests,
     Unauthorized,
@@ -57,6 +58,7 @@ STATUS: dict[type[SlapOSError], int] = {
     NoCapacity: 507,
     MasterFailed: 502,
     MasterUnreachable: 502,
+    ProviderFailed: 502,
 }
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: A form or a JSON document; what a node with 1,000 partitions tells is about 1 MB.

@@ -82,6 +82,10 @@ class Settings:
     anonymous_rate_limit: Rate | None = None
     metrics_token_file: Path | None = None
     audit_days: int = 400
+    openid_issuer: str = ""
+    openid_client_id: str = ""
+    openid_client_secret_file: Path | None = None
+    openid_title: str = ""
     webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     webhook_days: int = 3
 

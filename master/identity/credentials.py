@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
@@ -115,6 +115,71 @@ class Invitation(Base):
     def subject(self) -> Subject:
         """Return what rights on it go by."""
         return Subject(Kind.INVITATION, self.reference, project_id=self.project_id)
+
+
+class SecondFactor(Base):
+    """What makes the codes that somebody types beside her password (RFC 6238)."""
+
+    __tablename__ = "second_factors"
+
+    person_id: Mapped[int] = mapped_column(
+        ForeignKey("persons.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    #: Sealed by a SecretBox.
+    sealed: Mapped[str] = mapped_column(String(300))
+    #: None until she has typed a first code: then it is asked for.
+    confirmed_at: Mapped[datetime | None]
+    #: Of the last code that counted; none counts twice.
+    last_step: Mapped[int]
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by."""
+        return Subject(Kind.TOKEN, "second factor", owner_id=self.person_id)
+
+
+class RecoveryCode(Base):
+    """What is typed instead of a code, once, by who has lost the device that makes them."""
+
+    __tablename__ = "recovery_codes"
+    __table_args__ = (Index(None, "person_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"))
+    hash: Mapped[str] = mapped_column(String(HASH_LENGTH), unique=True)
+
+
+class ExternalAccount(Base):
+    """An account at an OpenID provider by which a person signs in."""
+
+    __tablename__ = "external_accounts"
+    __table_args__ = (UniqueConstraint("issuer", "external_id"), Index(None, "person_id"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    person_id: Mapped[int] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"))
+    issuer: Mapped[str] = mapped_column(String(500))
+    #: `sub` of the provider: the only thing of an account there that never changes.
+    external_id: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[datetime]
+
+    def subject(self) -> Subject:
+        """Return what rights on it go by."""
+        return Subject(Kind.TOKEN, f"account at {self.issuer}", owner_id=self.person_id)
+
+
+class OpenidAttempt(Base):
+    """A browser that was sent to an OpenID provider and has not come back."""
+
+    __tablename__ = "openid_attempts"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    #: Of the state that the provider sends back.
+    hash: Mapped[str] = mapped_column(String(HASH_LENGTH), primary_key=True)
+    nonce: Mapped[str] = mapped_column(String(HASH_LENGTH))
+    #: Of PKCE (RFC 7636); it is of no use without the code that only the browser gets.
+    verifier: Mapped[str] = mapped_column(String(128))
+    #: Where the browser goes on to.
+    path: Mapped[str] = mapped_column(String(2000))
+    expires_at: Mapped[datetime]
 
 
 class Attempts(Base):

@@ -4,25 +4,50 @@ A password is hashed when the view's transaction is over; what follows is anothe
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 
 from flask import Response, current_app, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from slapos.master import http
-from slapos.master.identity import passwords, rights, sign_in
+from slapos.master.identity import links, passwords, rights, second_factor, sign_in
 from slapos.master.identity.authentication import COOKIE
 from slapos.master.identity.caller import serve
 from slapos.master.identity.model import Person
 from slapos.master.identity.rights import Action
-from slapos.protocol.errors import SignInRefused
+from slapos.master.identity.secret_box import SecretBox
+from slapos.master.identity.sign_in import Entered
+from slapos.master.secret_file import read_secret
+from slapos.protocol.errors import Conflict, SignInRefused
 
+#: What waits for the code of a second factor.
+CODE_COOKIE = "__Host-slapos-code"
 #: What is answered to who is in: made of the person's reference.
 Respond = Callable[[str], ResponseReturnValue]
 
 
-def sign_in_by_password(email: str, password: str, respond: Respond) -> http.Elsewhere:
-    """Return the answer to who may be a person, for the view to return."""
+def second_factor_box() -> SecretBox | None:
+    """Return what second factors are sealed with, None where the master has no secret file."""
+    path = http.assembly().settings.secret_file
+    return None if path is None else SecretBox(read_secret(path), second_factor.PURPOSE)
+
+
+def needed_box() -> SecretBox:
+    """Return the same; raises Conflict where the master has no secret file."""
+    box = second_factor_box()
+    if box is None:
+        raise Conflict("second factors need the setting secret_file")
+    return box
+
+
+def sign_in_by_password(
+    email: str, password: str, code: str | None, respond: Respond, ask_code: Respond
+) -> http.Elsewhere:
+    """Return the answer to who may be a person, for the view to return.
+
+    `ask_code` makes it for who has a second factor and gives no code; a cookie waits for that.
+    """
     context = http.context()
     attempt = sign_in.begin(
         context.session, context.clock, email, request.remote_addr or "", user_agent()
@@ -34,15 +59,55 @@ def sign_in_by_password(email: str, password: str, respond: Respond) -> http.Els
             raise SignInRefused(sign_in.REFUSED)
         outdated = passwords.is_outdated(attempt.kept)
         better = passwords.hash_password(password) if outdated else None
-
-        def begin_session(session: Session) -> tuple[str, str]:
-            secret = sign_in.finish(session, parts.clock, parts.identifiers, attempt, better)
-            return session.get_one(Person, attempt.person_id).reference, secret
-
-        reference, secret = http.in_transaction(parts, begin_session)
-        return with_cookie(respond(reference), secret)
+        box = second_factor_box()
+        return _answer(
+            lambda session: sign_in.finish(
+                session, parts.clock, parts.identifiers, box, attempt, better=better, code=code
+            ),
+            respond,
+            ask_code,
+        )
 
     return http.Elsewhere(make)
+
+
+def sign_in_by_code(code: str, respond: Respond) -> http.Elsewhere:
+    """Return the answer to who has shown her password before, for the view to return."""
+    context, secret = http.context(), request.cookies.get(CODE_COOKIE, "")
+    link = links.find(context.session, context.clock, links.LinkKind.CODE, secret)
+    person = context.session.get_one(Person, link.person_id)
+    attempt = sign_in.begin(
+        context.session,
+        context.clock,
+        person.email or "",
+        request.remote_addr or "",
+        user_agent(),
+    )
+
+    def make() -> ResponseReturnValue:
+        parts, box = http.assembly(), second_factor_box()
+        return _answer(
+            lambda session: sign_in.finish_with_code(
+                session, parts.clock, parts.identifiers, box, attempt, secret=secret, code=code
+            ),
+            respond,
+            respond,
+        )
+
+    return http.Elsewhere(make)
+
+
+def _answer(
+    enter: Callable[[Session], Entered], respond: Respond, ask_code: Respond
+) -> ResponseReturnValue:
+    def work(session: Session) -> tuple[str, Entered]:
+        entered = enter(session)
+        return session.get_one(Person, entered.person_id).reference, entered
+
+    reference, entered = http.in_transaction(http.assembly(), work)
+    if entered.awaits_code:
+        return with_secret(ask_code(reference), CODE_COOKIE, entered.secret, links.CODE_LIFE)
+    return with_cookie(respond(reference), entered.secret)
 
 
 def enter_with_password(
@@ -60,9 +125,11 @@ def enter_with_password(
         kept = passwords.hash_password(password)
         address, agent = request.remote_addr or "", user_agent()
 
-        def begin_session(session: Session) -> tuple[str, str]:
+        def begin_session(session: Session) -> tuple[str, str | None]:
             person = who(session)
             sign_in.set_password(session, parts.clock, person.id, kept)
+            if second_factor.is_needed(session, person.id):
+                return person.reference, None  # the code is asked for when she signs in
             secret = sign_in.start(
                 session, parts.clock, parts.identifiers, person.id, address, agent
             )
@@ -106,6 +173,31 @@ def change_password(person: Person, present: str, wanted: str, respond: Respond)
     return http.Elsewhere(make)
 
 
+def remove_second_factor(person: Person, code: str, respond: Respond) -> http.Elsewhere:
+    """Return the answer to who wants no second factor any more, for the view to return."""
+    context = http.context()
+    rights.require(context.session, Action.CHANGE, person)
+    person_id, reference = person.id, person.reference
+    attempt = sign_in.begin(
+        context.session, context.clock, person.email or "", request.remote_addr or "", ""
+    )
+
+    def make() -> ResponseReturnValue:
+        parts, box = http.assembly(), needed_box()
+
+        def remove(session: Session) -> None:
+            serve(session, context.caller)
+            if not second_factor.check(session, parts.clock, box, person_id, code):
+                raise SignInRefused("the code is not the present one, or it has been used")
+            second_factor.take_away(session, person_id)
+            sign_in.take_back(session, attempt)
+
+        http.in_transaction(parts, remove)
+        return respond(reference)
+
+    return http.Elsewhere(make)
+
+
 def user_agent() -> str:
     """Return what the client calls itself, with nothing that no database can store."""
     return "".join(each for each in request.user_agent.string if each.isprintable())
@@ -113,11 +205,21 @@ def user_agent() -> str:
 
 def with_cookie(answer: ResponseReturnValue, secret: str | None) -> Response:
     """Return an answer that has the browser keep a session's secret, or forget it."""
+    response = with_secret(answer, COOKIE, secret, sign_in.LIFE)
+    if CODE_COOKIE in request.cookies:
+        response = with_secret(response, CODE_COOKIE, None, links.CODE_LIFE)
+    return response
+
+
+def with_secret(
+    answer: ResponseReturnValue, name: str, secret: str | None, life: timedelta
+) -> Response:
+    """Return an answer that has the browser keep a secret in a cookie, or forget it."""
     response = current_app.make_response(answer)
     response.set_cookie(
-        COOKIE,
+        name,
         secret or "",
-        max_age=int(sign_in.LIFE.total_seconds()) if secret else 0,
+        max_age=int(life.total_seconds()) if secret else 0,
         path="/",
         secure=True,
         httponly=True,

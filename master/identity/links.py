@@ -17,6 +17,7 @@ from slapos.system.clock import Clock
 from slapos.system.identifier import Identifiers
 
 LIFE = timedelta(hours=24)
+CODE_LIFE = timedelta(minutes=10)
 SETUP_PATH = "/setup"
 RESET_PATH = "/new-password"
 
@@ -26,6 +27,8 @@ class LinkKind(StrEnum):
 
     SETUP = "setup"
     RESET = "reset"
+    #: For who has shown the password, and has a code to type yet.
+    CODE = "code"
 
 
 _HAS_ADMINISTRATOR = (
@@ -60,6 +63,18 @@ def make_reset_link(
     rights.require(session, Action.ADMINISTER, person)
     session.execute(delete(OneTimeLink).where(OneTimeLink.person_id == person.id))
     return _make(session, clock, identifiers, LinkKind.RESET, url.rstrip("/") + RESET_PATH, person)
+
+
+def make_code_link(session: Session, clock: Clock, identifiers: Identifiers, person_id: int) -> str:
+    """Return a secret for who has shown the password of a person, and now needs a code."""
+    secret, expires = new_secret(identifiers), clock.now() + CODE_LIFE
+    session.add(
+        OneTimeLink(
+            kind=LinkKind.CODE, hash=hash_of(secret), person_id=person_id, expires_at=expires
+        )
+    )
+    session.flush()
+    return secret
 
 
 def _make(

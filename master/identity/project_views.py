@@ -6,7 +6,7 @@ from flask import Blueprint, request
 
 from slapos.master import rest
 from slapos.master.http import context
-from slapos.master.identity import invitations, service, shapes
+from slapos.master.identity import invitations, organisations, service, shapes
 from slapos.master.identity.caller import Role
 from slapos.master.identity.credentials import Invitation
 from slapos.master.identity.model import Membership, Organisation, Person, Project, ProjectState
@@ -123,7 +123,7 @@ def take_role(reference: str, role: str) -> None:
 def show_organisations(query: rest.PagedQuery) -> dict[str, Any]:
     """Show organisations."""
     session = context().session
-    found = rest.page(session, service.organisations(session), [Organisation.id], query)
+    found = rest.page(session, organisations.organisations(session), [Organisation.id], query)
     return {"organisations": found.items, "next": found.next}
 
 
@@ -137,7 +137,7 @@ def show_organisations(query: rest.PagedQuery) -> dict[str, Any]:
 )
 def make_organisation(body: shapes.OrganisationSaid) -> rest.Reply:
     """Make an organisation."""
-    organisation = service.create_organisation(
+    organisation = organisations.create_organisation(
         context().session, context().clock, body.title, body.country, body.vat_code
     )
     shown = shapes.OrganisationShown.model_validate(organisation)
@@ -148,7 +148,7 @@ def make_organisation(body: shapes.OrganisationSaid) -> rest.Reply:
 @rest.operation(summary="Show an organisation", answer=shapes.OrganisationShown, errors=(NotFound,))
 def show_organisation(reference: str) -> shapes.OrganisationShown:
     """Show an organisation."""
-    found = service.find_organisation(context().session, reference)
+    found = organisations.find_organisation(context().session, reference)
     return shapes.OrganisationShown.model_validate(found)
 
 
@@ -163,9 +163,11 @@ def show_organisation(reference: str) -> shapes.OrganisationShown:
 def change_organisation(reference: str, body: shapes.OrganisationSaid) -> shapes.OrganisationShown:
     """Say what an organisation is."""
     session = context().session
-    organisation = service.find_organisation(session, reference, lock=True)
+    organisation = organisations.find_organisation(session, reference, lock=True)
     rest.check_match(shapes.OrganisationShown.model_validate(organisation))
-    service.change_organisation(session, organisation, body.title, body.country, body.vat_code)
+    organisations.change_organisation(
+        session, organisation, body.title, body.country, body.vat_code
+    )
     session.flush()
     return shapes.OrganisationShown.model_validate(organisation)
 
@@ -202,7 +204,7 @@ def make_project(body: shapes.NewProject) -> rest.Reply:
         owner=None if body.owner is None else service.find_person(session, body.owner),
         organisation=None
         if body.organisation is None
-        else service.find_organisation(session, body.organisation),
+        else organisations.find_organisation(session, body.organisation),
     )
     return rest.Reply(_project(project), location=f"/v1/projects/{project.reference}")
 
@@ -230,7 +232,7 @@ def change_project(reference: str, body: shapes.ChangedProject) -> shapes.Projec
     if body.title is not None:
         service.rename_project(session, project, body.title)
     if body.organisation is not None:
-        organisation = service.find_organisation(session, body.organisation)
+        organisation = organisations.find_organisation(session, body.organisation)
         service.assign_project(session, project, organisation)
     if body.state is not None:
         service.move_project(session, project, body.state)

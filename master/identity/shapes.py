@@ -31,6 +31,28 @@ class Credentials(rest.Body):
 
     email: Email
     password: AnyPassword
+    code: Annotated[
+        str | None, Field(max_length=60, description="Of the second factor, when there is one.")
+    ] = None
+
+
+class FactorBegun(rest.Answer):
+    """What a device needs to make codes: a secret in base32, and the same as a URI."""
+
+    secret: str
+    uri: str
+
+
+class TypedCode(rest.Body):
+    """A code that a device shows, or a recovery code."""
+
+    code: Annotated[str, Field(max_length=60)]
+
+
+class RecoveryCodes(rest.Answer):
+    """What stands in for a code, once each; they are told only now."""
+
+    recovery_codes: list[str]
 
 
 class Acceptance(rest.Body):

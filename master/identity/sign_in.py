@@ -14,7 +14,7 @@ from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from slapos.master.database import LARGEST_ID
-from slapos.master.identity import rights
+from slapos.master.identity import links, rights, second_factor
 from slapos.master.identity.authentication import IDLE, caller_of_person
 from slapos.master.identity.caller import serve
 from slapos.master.identity.credentials import (
@@ -28,6 +28,7 @@ from slapos.master.identity.credentials import (
 from slapos.master.identity.model import Person
 from slapos.master.identity.one_way import hash_of, new_secret
 from slapos.master.identity.rights import Action
+from slapos.master.identity.secret_box import SecretBox
 from slapos.master.identity.subject import Kind, Subject
 from slapos.protocol.errors import SignInRefused, TooManyAttempts
 from slapos.system.clock import Clock
@@ -86,25 +87,90 @@ def begin(session: Session, clock: Clock, email: str, address: str, agent: str) 
     )
 
 
-def finish(
-    session: Session, clock: Clock, identifiers: Identifiers, attempt: Attempt, better: str | None
-) -> str:
-    """Begin a session for who has shown that she is it, and return its secret.
+@dataclass(frozen=True)
+class Entered:
+    """What a browser gets: the secret of a session, or of one that begins with a code."""
 
-    `better` is the password hashed as today's are, when it is to be kept so. Raises SignInRefused.
+    person_id: int
+    secret: str
+    awaits_code: bool = False
+
+
+def finish(
+    session: Session,
+    clock: Clock,
+    identifiers: Identifiers,
+    box: SecretBox | None,
+    attempt: Attempt,
+    *,
+    better: str | None = None,
+    code: str | None = None,
+) -> Entered:
+    """Begin a session for who has shown her password.
+
+    `better` is it hashed as today's are, when it is to be kept so. Who has a second factor and
+    gives no `code` gets what waits for one. Raises SignInRefused.
     """
-    person_id = attempt.person_id
-    caller = None if person_id is None else caller_of_person(session, person_id)
-    if person_id is None or caller is None:
-        raise SignInRefused(REFUSED)
-    serve(session, caller)
+    person_id = _serve_person(session, attempt)
     password = session.get(Password, person_id)
     if password is None or password.hash != attempt.kept:
         raise SignInRefused(REFUSED)  # it was changed meanwhile
     if better is not None:
         password.hash = better
+    if second_factor.is_needed(session, person_id):
+        if code is None:
+            secret = links.make_code_link(session, clock, identifiers, person_id)
+            return Entered(person_id, secret, awaits_code=True)
+        _check_code(session, clock, box, person_id, code)
+    return _enter(session, clock, identifiers, person_id, attempt)
+
+
+def finish_with_code(
+    session: Session,
+    clock: Clock,
+    identifiers: Identifiers,
+    box: SecretBox | None,
+    attempt: Attempt,
+    *,
+    secret: str,
+    code: str,
+) -> Entered:
+    """Begin a session for who has shown her password before, and now a code.
+
+    Raises SignInRefused, SecretInvalid.
+    """
+    person_id = _serve_person(session, attempt)
+    link = links.find(session, clock, links.LinkKind.CODE, secret, lock=True)
+    if link.person_id != person_id:
+        raise SignInRefused(REFUSED)
+    _check_code(session, clock, box, person_id, code)
+    session.delete(link)
+    return _enter(session, clock, identifiers, person_id, attempt)
+
+
+def _serve_person(session: Session, attempt: Attempt) -> int:
+    """Have a session act for whose account it is; raises SignInRefused."""
+    person_id = attempt.person_id
+    caller = None if person_id is None else caller_of_person(session, person_id)
+    if person_id is None or caller is None:
+        raise SignInRefused(REFUSED)
+    serve(session, caller)
+    return person_id
+
+
+def _check_code(
+    session: Session, clock: Clock, box: SecretBox | None, person_id: int, code: str
+) -> None:
+    if box is None or not second_factor.check(session, clock, box, person_id, code):
+        raise SignInRefused("the code is not the present one, or it has been used")
+
+
+def _enter(
+    session: Session, clock: Clock, identifiers: Identifiers, person_id: int, attempt: Attempt
+) -> Entered:
     take_back(session, attempt)
-    return start(session, clock, identifiers, person_id, attempt.address, attempt.agent)
+    address, agent = attempt.address, attempt.agent
+    return Entered(person_id, start(session, clock, identifiers, person_id, address, agent))
 
 
 def start(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flask import Blueprint, Response, request
+from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from slapos.master import rest
@@ -11,6 +12,7 @@ from slapos.master.identity import (
     entering,
     invitations,
     links,
+    second_factor,
     service,
     shapes,
     sign_in,
@@ -26,6 +28,7 @@ from slapos.protocol.errors import (
     Forbidden,
     InvalidFields,
     NotFound,
+    SecondFactorNeeded,
     SecretInvalid,
     SignInRefused,
     TooManyAttempts,
@@ -76,11 +79,15 @@ def set_up_with(
     summary="Sign in; the session is in the cookie of the answer",
     body=shapes.Credentials,
     answer=shapes.SignedIn,
-    errors=(SignInRefused, TooManyAttempts),
+    errors=(SignInRefused, SecondFactorNeeded, TooManyAttempts),
 )
 def start_session(body: shapes.Credentials) -> Response:
     """Sign in."""
-    return entering.sign_in_by_password(body.email, body.password, _signed_in)
+    return entering.sign_in_by_password(body.email, body.password, body.code, _signed_in, _ask_code)
+
+
+def _ask_code(_reference: str) -> ResponseReturnValue:
+    raise SecondFactorNeeded("the password is right; send the code of the second factor as well")
 
 
 @blueprint.post("/sign-out")
@@ -217,6 +224,55 @@ def change_password(body: shapes.ChangedPassword) -> Response:
     return entering.change_password(
         person_asking(), body.present, body.password, lambda _: Response(status=204)
     )
+
+
+@blueprint.post("/me/second-factor")
+@rest.operation(
+    summary="Begin to have a second factor; it counts once a code of it is confirmed",
+    answer=shapes.FactorBegun,
+    errors=(Conflict, Forbidden),
+)
+def begin_second_factor() -> shapes.FactorBegun:
+    """Begin to have a second factor."""
+    session, identifiers = context().session, context().identifiers
+    begun = second_factor.begin(session, identifiers, entering.needed_box(), person_asking())
+    return shapes.FactorBegun(secret=begun.secret, uri=begun.uri)
+
+
+@blueprint.post("/me/second-factor/confirmation")
+@rest.operation(
+    summary="Show a first code: from then on one is asked for; recovery codes are told only now",
+    body=shapes.TypedCode,
+    answer=shapes.RecoveryCodes,
+    errors=(Conflict, Forbidden),
+)
+def confirm_second_factor(body: shapes.TypedCode) -> shapes.RecoveryCodes:
+    """Confirm a second factor."""
+    return shapes.RecoveryCodes(recovery_codes=confirm_with(body.code))
+
+
+def confirm_with(code: str) -> list[str]:
+    """Confirm the caller's second factor, and return the recovery codes."""
+    return second_factor.confirm(
+        context().session,
+        context().clock,
+        context().identifiers,
+        entering.needed_box(),
+        person_asking(),
+        code,
+    )
+
+
+@blueprint.post("/me/second-factor/removal")
+@rest.operation(
+    summary="Have no second factor any more, by a last code of it",
+    body=shapes.TypedCode,
+    answer=None,
+    errors=(SignInRefused, TooManyAttempts, Forbidden),
+)
+def remove_second_factor(body: shapes.TypedCode) -> Response:
+    """Remove the second factor."""
+    return entering.remove_second_factor(person_asking(), body.code, lambda _: Response(status=204))
 
 
 @blueprint.get("/me/sessions")

@@ -2,15 +2,16 @@
 
 from datetime import timedelta
 
+import segno
 from flask import Response, request
 
 from slapos.master.http import context, reads_only
-from slapos.master.identity import entering, service, sign_in, tokens
+from slapos.master.identity import entering, second_factor, service, sign_in, tokens
 from slapos.master.identity.authentication import COOKIE
 from slapos.master.identity.credentials import PersonalToken, SignIn
 from slapos.master.identity.one_way import hash_of
 from slapos.master.identity.rights import SCOPES
-from slapos.master.identity.views import person_asking, roles_shown
+from slapos.master.identity.views import confirm_with, person_asking, roles_shown
 from slapos.master.panel.page import FORMS, HOME, go, page
 from slapos.master.panel.views import blueprint
 from slapos.protocol.errors import InvalidFields
@@ -20,7 +21,10 @@ SHOWN = 50
 DAYS = (7, 30, 90, 365)
 FORMS |= {
     f"panel.{name}": "panel.show_account"
-    for name in ("rename", "change_password", "make_token", "revoke_token", "end_other_session")
+    for name in (
+        *("rename", "change_password", "make_token", "revoke_token", "end_other_session"),
+        *("begin_second_factor", "confirm_second_factor", "remove_second_factor"),
+    )
 }
 
 
@@ -31,9 +35,11 @@ def show_account() -> Response:
     return _account()
 
 
-def _account(new_token: str | None = None) -> Response:
+def _account(new_token: str | None = None, recovery_codes: list[str] | None = None) -> Response:
     session, clock = context().session, context().clock
     person = person_asking()
+    box = entering.second_factor_box()
+    begun = None if box is None else second_factor.begun(session, box, person)
     sessions = sign_in.sign_ins(session, clock, person.id).order_by(SignIn.id.desc()).limit(SHOWN)
     return page(
         "account.html",
@@ -46,6 +52,11 @@ def _account(new_token: str | None = None) -> Response:
         scopes=SCOPES,
         days=DAYS,
         new_token=new_token,
+        can_have_factor=box is not None,
+        has_factor=second_factor.is_needed(session, person.id),
+        begun=begun,
+        picture=None if begun is None else segno.make(begun.uri).svg_data_uri(scale=4),
+        recovery_codes=recovery_codes,
     )
 
 
@@ -61,6 +72,28 @@ def change_password() -> Response:
     """Have another password."""
     present, wanted = (request.form.get(name, "") for name in ("present_password", "password"))
     return entering.change_password(person_asking(), present, wanted, lambda _: go(HOME))
+
+
+@blueprint.post("/account/second-factor")
+def begin_second_factor() -> Response:
+    """Begin to have a second factor."""
+    person, identifiers = person_asking(), context().identifiers
+    second_factor.begin(context().session, identifiers, entering.needed_box(), person)
+    return go(HOME)
+
+
+@blueprint.post("/account/second-factor/confirmation")
+def confirm_second_factor() -> Response:
+    """Confirm a second factor, and show the recovery codes, this once."""
+    return _account(recovery_codes=confirm_with(request.form.get("code", "")))
+
+
+@blueprint.post("/account/second-factor/removal")
+def remove_second_factor() -> Response:
+    """Have no second factor any more."""
+    return entering.remove_second_factor(
+        person_asking(), request.form.get("code", ""), lambda _: go(HOME)
+    )
 
 
 @blueprint.post("/account/tokens")

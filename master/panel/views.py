@@ -1,8 +1,9 @@
 """Pages for coming in: the setup link, signing in and out, invitations, a new password."""
 
 from pathlib import Path
+from urllib.parse import quote
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
@@ -33,6 +34,7 @@ STYLE = Path(__file__).with_name("panel.css")
 FORMS |= {
     "panel.set_up": "panel.show_setup",
     "panel.start_session": "panel.show_sign_in",
+    "panel.finish_session": "panel.show_code",
     "panel.accept": "panel.show_invitation",
     "panel.replace_password": "panel.show_new_password",
 }
@@ -99,7 +101,9 @@ def show_sign_in() -> Response:
     wanted = local_path(request.values.get("next"))
     if is_signed_in() and request.method == "GET":
         return go(wanted)
-    return page("sign_in.html", next=wanted)
+    speaking = current_app.extensions.get("slapos_openid")
+    title = speaking.provider.title if speaking is not None else ""
+    return page("sign_in.html", next=wanted, openid=title)
 
 
 @blueprint.post("/sign-in")
@@ -107,7 +111,31 @@ def show_sign_in() -> Response:
 def start_session() -> Response:
     """Sign in."""
     wanted = local_path(_text("next"))
-    return entering.sign_in_by_password(_text("email"), _text("password"), lambda _: go(wanted))
+    return entering.sign_in_by_password(
+        _text("email"),
+        _text("password"),
+        None,
+        lambda _: go(wanted),
+        lambda _: go(f"{SIGN_IN}/code?next={quote(wanted, safe='/')}"),
+    )
+
+
+@blueprint.get("/sign-in/code")
+@public
+@reads_only
+def show_code() -> Response:
+    """Show the form for the code of a second factor."""
+    secret = request.cookies.get(entering.CODE_COOKIE, "")
+    links.find(context().session, context().clock, LinkKind.CODE, secret)
+    return page("code.html", next=local_path(request.values.get("next")))
+
+
+@blueprint.post("/sign-in/code")
+@public
+def finish_session() -> Response:
+    """Sign in with the code of a second factor, after the password."""
+    wanted = local_path(_text("next"))
+    return entering.sign_in_by_code(_text("code"), lambda _: go(wanted))
 
 
 @blueprint.post("/sign-out")

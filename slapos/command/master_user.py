@@ -13,6 +13,7 @@ examples:
   slapos master user suspend P-2
   slapos master user admit P-2
   slapos master user reset-password P-2
+  slapos master user remove-second-factor P-2
 
 exit status: 0 done, 1 failed or refused
 """
@@ -151,6 +152,12 @@ def _reset_password(master: "OfflineMaster", arguments: argparse.Namespace) -> R
     return master.write(work)
 
 
+def _remove_second_factor(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
+    from slapos.master.identity import second_factor  # noqa: PLC0415
+
+    return _on_person(master, arguments, second_factor.remove)
+
+
 def _add_role(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
     from slapos.master.identity import service  # noqa: PLC0415
 
@@ -206,6 +213,7 @@ ACTIONS: dict[str, Callable[["OfflineMaster", argparse.Namespace], Report]] = {
     "suspend": _suspend,
     "admit": _admit,
     "reset-password": _reset_password,
+    "remove-second-factor": _remove_second_factor,
     "add-role": _add_role,
     "remove-role": _remove_role,
 }

@@ -111,6 +111,12 @@ class SecretInvalid(Forbidden):
     code = "token_invalid"
 
 
+class ProviderFailed(SlapOSError):
+    """The OpenID provider gives no answer, or one that is none."""
+
+    code = "provider_failed"
+
+
 class CrossSite(Forbidden):
     """A page of another site had a browser ask."""
 

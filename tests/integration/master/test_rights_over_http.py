@@ -263,7 +263,7 @@ def test_nobody_gets_anything_without_saying_who_it_is(site: Site) -> None:
         *("/setup", "/sign-in", "/sign-out", "/invitation", "/new-password"),
         *("/v1/setup", "/v1/sign-in", "/v1/sign-out", "/v1/new-password"),
         *("/v1/invitations/acceptance", "/sign-in/code"),
-        *("/sign-in/openid/<name>", "/sign-in/openid/<name>/back"),
+        *("/sign-in/openid", "/sign-in/openid/back"),
         *("/v1/authority", "/v1/authority/revocations", "/v1/nodes/join"),
         "/v1/certificates/renewals",
     }
