@@ -15,6 +15,7 @@ from sqlalchemy import JSON, LargeBinary, Text, event, insert, inspect
 from sqlalchemy.orm import ColumnProperty, Session, sessionmaker
 
 from slapos.master.audit.model import NAME_LENGTH, Act, AuditEntry
+from slapos.master.audit.parts import PARTS, THEMSELVES
 from slapos.master.database import Base
 from slapos.master.identity.caller import caller_of
 from slapos.master.identity.subject import Subject
@@ -27,6 +28,7 @@ LEFT_OUT = frozenset({"compute_partitions", AuditEntry.__tablename__})
 IGNORED = frozenset(
     {
         "revision",
+        "vacant",
         "changed_at",
         "connection",
         "contacted_at",
@@ -77,14 +79,10 @@ def record_changes(sessions: sessionmaker[Session], clock: Clock, then: Then | N
     def write(session: Session, _context: Any) -> None:
         seen: list[_Seen] = session.info.pop(_PENDING, [])
         if seen:
-            with session.no_autoflush:
-                found = [(each.act, each.subject or _subject(each.thing), each) for each in seen]
-            rows = [
-                _row(session, clock.now(), act, subject, each.changes)
-                for act, subject, each in found
-            ]
-            session.connection().execute(insert(AuditEntry), rows)
-            if then is not None:
+            rows = list(_rows(session, clock.now(), seen))
+            if rows:
+                session.connection().execute(insert(AuditEntry), rows)
+            if rows and then is not None:
                 then(session, rows)
 
     # What has changed is known until the flush is over, and whose it is only then.
@@ -104,11 +102,7 @@ def _collect(session: Session, _context: Any) -> None:
     seen = [
         *(_Seen(each, Act.CREATE, _values(each), None) for each in session.new if _is_told(each)),
         *_changed(session),
-        *(
-            _Seen(each, Act.DELETE, {}, _subject(each))
-            for each in session.deleted
-            if _is_told(each)
-        ),
+        *_deleted(session),
     ]
     if seen:
         session.info[_PENDING] = seen
@@ -121,17 +115,45 @@ def _changed(session: Session) -> Iterator[_Seen]:
             yield _Seen(thing, Act.CHANGE, changes, None)
 
 
+def _deleted(session: Session) -> Iterator[_Seen]:
+    for thing in session.deleted:
+        if _is_told(thing):
+            changes = {name: [told, None] for name, (_, told) in _values(thing).items()}
+            subject = _subject(session, thing)  # as long as it is there
+            if subject is not None:
+                yield _Seen(thing, Act.DELETE, changes, subject)
+
+
 def _forget(session: Session, _undone: object) -> None:
     session.info.pop(_PENDING, None)
 
 
 def _is_told(thing: Base) -> bool:
-    return hasattr(thing, "subject") and thing.__tablename__ not in LEFT_OUT
+    table = thing.__tablename__
+    return table in PARTS or (hasattr(thing, "subject") and table not in LEFT_OUT)
 
 
-def _subject(thing: Base) -> Subject:
+def _subject(session: Session, thing: Base) -> Subject | None:
+    whole_of = PARTS.get(thing.__tablename__)
+    if whole_of is not None:
+        return whole_of(session, thing)
     ask: Callable[[], Subject] = thing.subject  # type: ignore[attr-defined]
     return ask()
+
+
+def _rows(session: Session, now: datetime, seen: Sequence[_Seen]) -> Iterator[dict[str, Any]]:
+    """Give the rows of the log: what is done with a part is a change of the whole."""
+    for each in seen:
+        with session.no_autoflush:
+            subject = each.subject or _subject(session, each.thing)
+        table = each.thing.__tablename__
+        if subject is None:
+            continue
+        if table in PARTS and table not in THEMSELVES:
+            changes = {f"{table}.{name}": change for name, change in each.changes.items()}
+            yield _row(session, now, Act.CHANGE, subject, changes)
+        else:
+            yield _row(session, now, each.act, subject, each.changes)
 
 
 def _row(

@@ -12,7 +12,10 @@ from slapos.master.app import create_app
 from slapos.master.audit import service
 from slapos.master.audit.model import AuditEntry
 from slapos.master.audit.tasks import TASKS
+from slapos.master.catalog.model import SoftwareProduct, SoftwareRelease
+from slapos.master.certificates.model import CertificateAuthority, IssuedCertificate
 from slapos.master.identity.caller import ANONYMOUS, Role, serve
+from slapos.master.identity.credentials import Password
 from slapos.master.nodes.model import ComputerNetwork
 from slapos.master.provisioning.model import InstanceTree
 from slapos.master.settings import Profile, Settings
@@ -160,6 +163,56 @@ def test_a_deletion_is_written_down(world: World) -> None:
         session.commit()
         found = session.scalars(select(AuditEntry).where(AuditEntry.object == "NET-7")).all()
     assert [each.act for each in found] == ["create", "delete"]
+
+
+def test_what_is_done_with_a_part_is_told_of_the_whole(world: World) -> None:
+    now = world.parts.clock.now()
+    with world.session() as session:
+        product = SoftwareProduct(
+            reference="PROD-7", project_id=1, title="database", created_at=now
+        )
+        url = "https://example.org/a.cfg"
+        product.releases = [SoftwareRelease(url=url, effective_at=now, created_at=now)]
+        session.add_all([product, Password(person_id=11, hash="5ecret", changed_at=now)])
+        session.commit()
+        session.delete(product.releases[0])
+        session.commit()
+    found = entries(world.as_("P-21"), "object=PROD-7")
+    assert [each["act"] for each in found] == ["change", "change", "create"]
+    assert found[0]["changes"]["software_releases.url"] == [url, None]
+    assert found[1]["changes"]["software_releases.url"] == [None, url]
+    changed = entries(world.as_("P-11"), "object=P-11")[0]
+    assert changed["changes"]["passwords.hash"] == [None, None]
+    assert "5ecret" not in str(changed)
+
+
+def test_a_certificate_is_told_when_it_is_made_and_revoked(world: World, clock: FakeClock) -> None:
+    now = clock.now()
+    with world.session() as session:
+        authority = CertificateAuthority(
+            state="trusted",
+            fingerprint="f" * 64,
+            certificate="PEM",
+            sealed_key="5ecret",
+            created_at=now,
+            signs_from=now,
+            not_after=now,
+        )
+        certificate = IssuedCertificate(
+            serial="1f",
+            authority=authority,
+            kind="person",
+            person_id=11,
+            issued_at=now,
+            not_after=now,
+        )
+        session.add(certificate)
+        session.commit()
+        certificate.revoke(now)
+        session.commit()
+    found = entries(world.as_("P-11"), "object=1f")
+    assert told(found) == [("change", "certificate", "system"), ("create", "certificate", "system")]
+    assert found[0]["changes"]["revoked_at"] == [None, now.isoformat()]
 
 
 def test_many_changes_are_one_statement(world: World) -> None:
