@@ -30,6 +30,7 @@ from slapos.master.nodes import views as nodes
 from slapos.master.nodes.exchange import Announcer, count_exchanges
 from slapos.master.panel.openid import OPENID, openid_dialogue
 from slapos.master.panel.pages import blueprint as panel_blueprint
+from slapos.master.provisioning import full_views as services
 from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.local_releases import follow_local_releases
@@ -122,7 +123,12 @@ def create_app(
         app.register_blueprint(blueprint)
     app.extensions[OPENID] = openid_dialogue(settings, clock)
     if not is_local:
-        for blueprint in (people.blueprint, projects.blueprint, panel_blueprint):
+        for blueprint in (
+            people.blueprint,
+            projects.blueprint,
+            services.blueprint,
+            panel_blueprint,
+        ):
             app.register_blueprint(blueprint)
     app.extensions[ASKING] = LocalAsking() if is_local else FullAsking()
     views, answers = NodeViews(), KeptAnswers()

@@ -108,6 +108,16 @@ def trees(session: Session) -> Sequence[InstanceTree]:
     return session.scalars(select(InstanceTree).order_by(InstanceTree.id)).all()
 
 
+def trees_by_id(session: Session, ids: Collection[int]) -> Mapping[int, InstanceTree]:
+    """Return trees by their ids, with their projects and owners."""
+    query = (
+        select(InstanceTree)
+        .where(InstanceTree.id.in_(ids))
+        .options(joinedload(InstanceTree.project), joinedload(InstanceTree.owner))
+    )
+    return {tree.id: tree for tree in session.scalars(query)}
+
+
 def find_tree(session: Session, title: str) -> InstanceTree:
     """Return a tree by its title, a service before a shared instance, or raise NotFound."""
     tree = session.scalar(

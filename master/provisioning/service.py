@@ -74,12 +74,22 @@ def request_instance(
         _supply(session, clock, policy, instance)
         if instance.host is not None:
             instance.host.mark_changed(clock.now())
-    else:
-        _change(session, clock, policy, instance, order, state)
+        session.flush()
+        if instance.waiting_key:
+            waiting.look_again(session, instance)
+        return instance
+    apply(session, clock, policy, instance, order)
+    return instance
+
+
+def apply(
+    session: Session, clock: Clock, policy: Policy, instance: SoftwareInstance, order: InstanceOrder
+) -> None:
+    """Have an instance as an order says; the caller has been asked whether she may."""
+    _change(session, clock, policy, instance, order, _possible_state(order))
     session.flush()
     if instance.waiting_key:
         waiting.look_again(session, instance)
-    return instance
 
 
 def publish(

@@ -27,11 +27,11 @@ def tree_status(session: Session, tree: InstanceTree) -> TreeStatus:
     return _status_of(session, lookup.instances_of(session, tree))
 
 
-def tree_statuses(session: Session, tree_ids: Collection[int]) -> list[TreeStatus]:
-    """Return how trees are doing, the oldest first."""
+def tree_statuses(session: Session, tree_ids: Collection[int]) -> dict[int, TreeStatus]:
+    """Return how trees are doing by their ids, the oldest first."""
     instances = lookup.instances_by_tree(session, tree_ids)
     found = groupby(instances, lambda instance: instance.tree_id)
-    return [_status_of(session, list(instances)) for _tree, instances in found]
+    return {tree: _status_of(session, list(instances)) for tree, instances in found}
 
 
 def _status_of(session: Session, instances: Sequence[SoftwareInstance]) -> TreeStatus:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from flask import Blueprint, request
-from sqlalchemy import select
 
 from slapos.master import rest
 from slapos.master.catalog import service as catalog
@@ -13,50 +12,15 @@ from slapos.master.identity.rights import Action, may
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.views import NodeShown, PartitionShown, render_partition
-from slapos.master.provisioning import lookup, node_reports
+from slapos.master.provisioning import lookup, node_reports, shapes, trees
 from slapos.master.provisioning.model import InstanceTree
+from slapos.master.provisioning.shapes import TreeShown, TreesQuery, TreesShown
 from slapos.master.provisioning.status import tree_status, tree_statuses
 from slapos.protocol.errors import MalformedDocument, NotFound
 from slapos.protocol.json_reader import load_json
 from slapos.protocol.node_reports import BATCH, LARGEST_BODY, read_batch
-from slapos.protocol.states import InstanceState
-from slapos.protocol.tree_status import Phase
 
 blueprint = Blueprint("provisioning", __name__, url_prefix="/v1")
-
-
-class InstanceShown(rest.Answer):
-    """How an instance is doing; `reason` is for programs, `message` for people."""
-
-    guid: str
-    title: str
-    software_url: str
-    software_type: str
-    requested_state: InstanceState
-    phase: Phase
-    shared: bool
-    parent: str | None
-    node: str | None
-    partition: str | None
-    reason: str
-    message: str
-    since: str | None
-    parameters: dict[str, Any]
-    connection: dict[str, Any]
-
-
-class TreeShown(rest.Answer):
-    """How a service is doing: its root instance first, then the others by title."""
-
-    title: str
-    healthy: bool
-    instances: list[InstanceShown]
-
-
-class TreesShown(rest.Paged):
-    """How services are doing, the oldest first."""
-
-    instance_trees: list[TreeShown]
 
 
 class HeldShown(rest.Answer):
@@ -98,23 +62,33 @@ class ReceiptShown(rest.Answer):
 @blueprint.get("/instance-trees")
 @rest.operation(
     summary="Show services and how they are doing, the oldest first",
-    query=rest.PagedQuery,
+    query=TreesQuery,
     answer=TreesShown,
 )
-def show_trees(query: rest.PagedQuery) -> dict[str, Any]:
+def show_trees(query: TreesQuery) -> dict[str, Any]:
     """Show services, with how they are doing."""
     session = context().session
-    found = rest.page(session, select(InstanceTree.id), [InstanceTree.id], query)
-    statuses = tree_statuses(session, found.items)
-    return {"instance_trees": [status.to_json() for status in statuses], "next": found.next}
+    wanted = trees.TreeFilter(project=query.project, owner=query.owner, title=query.title)
+    found = rest.page(session, trees.matching_trees(session, wanted), [InstanceTree.id], query)
+    known = lookup.trees_by_id(session, found.items)
+    shown = [
+        shapes.show_tree(session, known[id_], status)
+        for id_, status in tree_statuses(session, found.items).items()
+    ]
+    return {"instance_trees": shown, "next": found.next}
 
 
 @blueprint.get("/instance-trees/<path:title>")
-@rest.operation(summary="Show how a service is doing", answer=TreeShown, errors=(NotFound,))
+@rest.operation(
+    summary="Show how a service is doing, by its title or its reference",
+    answer=TreeShown,
+    errors=(NotFound,),
+)
 def show_tree(title: str) -> dict[str, Any]:
     """Show how a service is doing."""
     session = context().session
-    return tree_status(session, lookup.find_tree(session, title)).to_json()
+    tree = trees.find_tree(session, title)
+    return shapes.show_tree(session, tree, tree_status(session, tree))
 
 
 @blueprint.post("/nodes/<path:reference>/reports")
