@@ -9,6 +9,7 @@ from slapos.master.nodes import tasks as nodes
 from slapos.master.provisioning import tasks as provisioning
 from slapos.master.rest import tasks as rest
 from slapos.master.settings import Profile
+from slapos.master.tasks import tasks
 from slapos.master.tasks.task import Task
 from slapos.master.webhooks import tasks as webhooks
 
@@ -19,6 +20,7 @@ ROOMS: tuple[tuple[Task, ...], ...] = (
     rest.TASKS,
     audit.TASKS,
     monitoring.TASKS,
+    tasks.TASKS,
     webhooks.TASKS,
 )
 TASKS: Mapping[str, Task] = {task.name: task for room in ROOMS for task in room}

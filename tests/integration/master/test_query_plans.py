@@ -12,10 +12,12 @@ from sqlalchemy import Engine, event
 
 from slapos.master.feed.waiting import Looks
 from slapos.master.http import Assembly
+from slapos.master.monitoring import promises
 from slapos.master.nodes.tasks import forget_taken_reports
 from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.task import Done, Task, Turn, sense
 from slapos.master.tasks.worker import Doors, make_rows
+from tests.fakes import NOON
 from tests.integration.master.factories import NODE, URL, format_form, request_form
 
 GROWING = {
@@ -26,6 +28,9 @@ GROWING = {
     "node_exchanges",
     "taken_reports",
     "task_marks",
+    "instance_promises",
+    "promise_changes",
+    "promise_reports",
 }
 ROOT = {"computer_id": NODE, "computer_partition_id": "slappart0"}
 
@@ -102,10 +107,23 @@ def test_reports_scan_nothing(tree: FlaskClient, engine: Engine, asked: Asked) -
         {"id": "0" * 32, "kind": "instance", "partition": "slappart0", "state": "started"},
         {"id": "1" * 32, "kind": "release", "url": URL, "state": "available"},
         {"id": "2" * 32, "kind": "usage", "document": "<journal/>"},
+        *(
+            {
+                "id": f"{failed:d}" * 31 + "3",
+                "kind": "promises",
+                "partition": "slappart0",
+                "results": [{"name": "works", "failed": failed}],
+            }
+            for failed in (True, False)
+        ),
     ]
     asked.clear()
     answer = tree.post(f"/v1/nodes/{NODE}/reports", json={"reports": reports})
-    assert len(answer.get_json()["taken"]) == 3
+    assert len(answer.get_json()["taken"]) == 5
+    for path in ("promises", "promises/history"):
+        assert tree.get(f"/v1/instances/{NODE}-slappart0/{path}").status_code == 200
+    with tree.application.extensions["slapos"].database.writing.begin() as session:
+        promises.forget_old(session, NOON)
     assert list(scans(engine, list(asked))) == []
 
 

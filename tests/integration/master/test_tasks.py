@@ -18,6 +18,7 @@ from slapos.master.tasks.model import TaskMark, TaskState
 from slapos.master.tasks.registry import TASKS
 from slapos.master.tasks.runner import POLL, Runner
 from slapos.master.tasks.task import Apply, Done, Task, Turn, sense
+from slapos.master.tasks.tasks import mend_marks
 from slapos.master.tasks.worker import Doors, make_rows
 from tests.fakes import FakeClock, FakeIdentifiers
 
@@ -228,6 +229,23 @@ def test_a_clock_that_was_wrong_keeps_nothing_from_being_done(
     assert seen.turns == [None, None]
     settle(runner)
     assert seen.turns == [None, None]
+
+
+def test_what_failed_while_a_clock_was_ahead_does_not_wait_for_that(
+    doors: Doors, clock: FakeClock
+) -> None:
+    seen = Seen("a")
+    runner = runner_of(doors, task("paint", seen), task("mend", mend_marks))
+    clock.advance(400 * DAY.total_seconds())
+    sensed(doors, "paint", "a")
+    settle(runner)
+    seen.bad.clear()
+    clock.advance(-400 * DAY.total_seconds())
+    settle(runner)
+    assert waiting(doors) == ["a"]
+    sensed(doors, "mend")
+    settle(runner)
+    assert waiting(doors) == []
 
 
 def test_a_mark_may_be_for_later(doors: Doors, clock: FakeClock) -> None:

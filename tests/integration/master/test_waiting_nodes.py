@@ -183,7 +183,8 @@ def test_a_node_that_waits_is_in_contact(app: Flask, clock: FakeClock) -> None:
 
     def contacted() -> bool:
         with parts.database.reading() as session:
-            return nodes.find_node(session, NODE).contacted_at == clock.now()
+            exchange = nodes.find_node(session, NODE).exchange
+            return exchange.waits and exchange.contacted_at == clock.now()
 
     async def wait() -> None:
         async with feed_of(parts, contact=0.05) as feed:
