@@ -296,8 +296,17 @@ def software_instance_rename() -> ResponseReturnValue:
 
 @blueprint.get("/getSoftwareReleaseListFromSoftwareProduct")
 def get_software_releases() -> ResponseReturnValue:
-    """Give the releases of a software product."""
+    """Give the releases of a software product, the best first."""
     product = request.args.get("software_product_reference")
+    if not asking().is_local:
+        offered = catalog.offered_releases(
+            context().session,
+            context().clock,
+            product=product,
+            url=request.args.get("software_release_url"),
+            project=request.args.get("project_reference"),
+        )
+        return answer.xml(dumps(offered))
     if product is None or "software_release_url" in request.args:
         raise InvalidRequest(
             "give software_product_reference and nothing else; "

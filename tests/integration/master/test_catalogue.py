@@ -14,6 +14,7 @@ from slapos.master.identity.caller import serve
 from slapos.master.settings import Profile, Settings
 from slapos.master.tasks.model import TaskMark
 from slapos.protocol.errors import InvalidRequest
+from slapos.protocol.marshal import loads
 from tests.fakes import FakeClock, FakeIdentifiers
 from tests.integration.master.factories import URL, request_form
 from tests.integration.master.full import World, by_header, caller_of_reference
@@ -133,6 +134,16 @@ def test_releases_come_the_best_first_and_those_of_the_future_last(
     clock.advance(timedelta(days=2.5).total_seconds())
     shown = world.as_("P-11").get(f"/v1/products/{product}").get_json()
     assert shown["releases"][0] == "https://example.org/soon.cfg"
+
+
+def test_releases_are_told_over_slap(world: World, product: str) -> None:
+    path = "/getSoftwareReleaseListFromSoftwareProduct"
+    for query in (f"software_product_reference={product}", f"software_release_url={URL}"):
+        for more, found in (("", [URL]), ("&project_reference=PROJ-2", [])):
+            answer = world.as_("P-11").get(f"{path}?{query}{more}")
+            assert (answer.status_code, loads(answer.data)) == (200, found), (query, more)
+        assert loads(world.as_("P-22").get(f"{path}?{query}").data) == []
+    assert world.as_("P-11").get(path).status_code == 400
 
 
 def test_only_published_products_are_offered(world: World, product: str) -> None:
