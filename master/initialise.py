@@ -2,12 +2,16 @@
 
 import logging
 
+from sqlalchemy.orm import Session
+
 from slapos.master import migrations
 from slapos.master.certificates import service as certificates
 from slapos.master.certificates.service import PURPOSE, Issuing
 from slapos.master.database import Database, open_database
+from slapos.master.identity import links
 from slapos.master.identity.caller import SYSTEM
 from slapos.master.identity.secret_box import SecretBox
+from slapos.master.offline import OfflineMaster
 from slapos.master.secret_file import SecretUnusable, make_secret_file, read_secret
 from slapos.master.settings import Settings
 from slapos.system.clock import Clock, SystemClock
@@ -41,6 +45,22 @@ def initialise(
             certificates.ensure_authority(session, Issuing(clock or SystemClock(), box))
     finally:
         database.close()
+
+
+def first_link(master: OfflineMaster, listens_at: str, *, again: bool) -> str | None:
+    """Return a link by which somebody becomes the first administrator; None once there is one.
+
+    Unless it is to be made `again`, None also when there has been a link. `listens_at` is the URL
+    for settings that name no public one.
+    """
+
+    def make(session: Session) -> str | None:
+        if links.has_administrator(session) or (not again and links.has_setup_link(session)):
+            return None
+        url = master.settings.public_url or listens_at
+        return links.make_setup_link(session, master.clock, master.identifiers, url)
+
+    return master.write(make)
 
 
 def _make_tables(database: Database) -> None:

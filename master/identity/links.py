@@ -46,6 +46,12 @@ def has_administrator(session: Session) -> bool:
     return session.scalar(_HAS_ADMINISTRATOR) is not None
 
 
+def has_setup_link(session: Session) -> bool:
+    """Return whether a link for the first administrator has been made, used or not."""
+    made = select(OneTimeLink.id).where(OneTimeLink.kind == LinkKind.SETUP).limit(1)
+    return session.scalar(made) is not None
+
+
 def make_setup_link(session: Session, clock: Clock, identifiers: Identifiers, url: str) -> str:
     """Return a link by which somebody becomes the first administrator, within 24 hours.
 

@@ -63,6 +63,13 @@ def check_certificate(settings: Settings) -> None:
         ) from error
 
 
+def own_url(settings: Settings, port: int | None = None) -> str:
+    """Return the URL that the master has for those on its own machine."""
+    scheme = "https" if settings.tls else "http"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return url_of(host, settings.port if port is None else port, scheme)
+
+
 def url_of(host: str, port: int, scheme: str = "http") -> str:
     """Return the URL of what listens."""
     return f"{scheme}://[{host}]:{port}/" if ":" in host else f"{scheme}://{host}:{port}/"

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slapos.node.beneath import UnsafePath, read_beneath
-from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
+from slapos.node.doctor.finding import Examined
 from slapos.node.format.format import RESOURCE
+from slapos.system.finding import Finding, ok, problem, warning
 
 
 def check_addresses(examined: Examined) -> Iterator[Finding]:

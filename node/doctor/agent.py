@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from slapos.node.agent.unit import is_untouched
 from slapos.node.condition import SILENCE, is_hidden, last_answer, lock_holder
-from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
+from slapos.node.doctor.finding import Examined
+from slapos.system.finding import Finding, ok, problem, warning
+from slapos.system.systemd_unit import is_untouched
 
 INSTALL = (
     "'slapos node install-service' has systemd run it; without systemd, have what starts programs "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slapos.node.doctor.addresses import check_addresses
 from slapos.node.doctor.agent import check_agent
-from slapos.node.doctor.finding import Check, Examined, Finding, ok, problem, warning
+from slapos.node.doctor.finding import Check, Examined
 from slapos.node.doctor.folders import (
     check_partitions,
     check_reach,
@@ -21,6 +21,7 @@ from slapos.node.doors import Doors
 from slapos.node.outcome import described
 from slapos.node.settings import read_node_settings, unknown_keys
 from slapos.protocol.errors import InvalidConfiguration, SlapOSError
+from slapos.system.finding import Finding, ok, problem, warning
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("disk", check_space),

@@ -1,29 +1,12 @@
-"""What a check of the doctor is given, and what it finds."""
+"""What a check of the doctor is given."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from slapos.node.doors import Doors
 from slapos.protocol.messages import NodeInformation
-
-
-class Level(StrEnum):
-    """How bad it is: a problem keeps the node from its work, a warning may come to do so."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What a check found, and unless all is well what to do."""
-
-    level: Level
-    found: str
-    remedy: str = ""
+from slapos.system.finding import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +37,3 @@ class Examined:
 
 
 Check = Callable[[Examined], Iterator[Finding]]
-
-
-def ok(found: str) -> Finding:
-    """Return that something is well."""
-    return Finding(level=Level.OK, found=found)
-
-
-def warning(found: str, remedy: str) -> Finding:
-    """Return something to look at."""
-    return Finding(level=Level.WARNING, found=found, remedy=remedy)
-
-
-def problem(found: str, remedy: str) -> Finding:
-    """Return something that has to be mended."""
-    return Finding(level=Level.PROBLEM, found=found, remedy=remedy)

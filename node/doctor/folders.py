@@ -7,9 +7,10 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
+from slapos.node.doctor.finding import Examined
 from slapos.node.reachability import Unreachable, check_python, check_reachable
 from slapos.node.users import Account, WrongOwner, owner_of, user_name
+from slapos.system.finding import Finding, ok, problem, warning
 
 #: The part of a disk's inodes below which little will fit any more, whatever space is free.
 FEW_INODES = 0.02

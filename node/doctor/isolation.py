@@ -4,9 +4,10 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
+from slapos.node.doctor.finding import Examined
 from slapos.node.isolate.confinement import confinement_file, read_confinement
 from slapos.node.isolate.firewall import PROGRAM, SYSTEM
+from slapos.system.finding import Finding, ok, problem, warning
 
 #: What needs which controller.
 NEEDED = {"memory": "partition_memory", "cpu": "partition_cpu", "pids": "partition_processes"}

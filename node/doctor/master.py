@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from slapos.node.doctor.finding import Examined, Finding, MasterAnswer, ok, problem, warning
+from slapos.node.doctor.finding import Examined, MasterAnswer
 from slapos.node.enrolment.instance_certificate import instance_certificates
 from slapos.node.enrolment.node_certificate import node_credentials
 from slapos.node.settings import NodeSettings
@@ -14,6 +14,7 @@ from slapos.protocol.certificate import Certificate, read_certificate
 from slapos.protocol.errors import NotFound, SlapOSError
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import Clock
+from slapos.system.finding import Finding, ok, problem, warning
 
 #: Seconds that the clock may be off; the master's Date has whole seconds.
 CLOCK_DIFFERENCE = 5.0

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
+from slapos.node.doctor.finding import Examined
 from slapos.node.record import PartitionRecord, ReleaseRecord, read_record
 from slapos.node.report.journal import JournalFailed
 from slapos.node.report.usage import MOST_WAITING
+from slapos.system.finding import Finding, ok, problem, warning
 
 #: Seconds that a report may wait: a master that is away so long is worth a word.
 LONG = 3600.0

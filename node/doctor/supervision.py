@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator
 
-from slapos.node.doctor.finding import Examined, Finding, ok, problem, warning
+from slapos.node.doctor.finding import Examined
 from slapos.node.supervise.orphans import find_orphans
 from slapos.node.supervise.supervisor import RENEWAL, SupervisorFailed
 from slapos.node.users import user_name
+from slapos.system.finding import Finding, ok, problem, warning
 
 #: Bytes of the longest path that the kernel takes for a unix socket.
 LONGEST_SOCKET = 107

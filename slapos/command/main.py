@@ -80,6 +80,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "master node": ("slapos.command.master_node", "list nodes, say what may be placed on them"),
     "master product": ("slapos.command.master_product", "what may be ordered: releases, types"),
     "master supply": ("slapos.command.master_supply", "which releases go on which nodes"),
+    "master doctor": ("slapos.command.master_doctor", "say what keeps a master from its work"),
+    "master install-service": (
+        "slapos.command.master_install_service",
+        "have systemd run the master",
+    ),
     "master tasks": ("slapos.command.master_tasks", "show what the master does by itself"),
 }
 

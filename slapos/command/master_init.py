@@ -1,7 +1,9 @@
 """Make what a master for many customers needs: settings file, data directory, secret, database.
 
-What is there already is left as it is, so this can be done again. `slapos master start` does it by
-itself on a machine that has nothing; do it first to look at the settings before.
+It ends with a link, good once and for 24 hours, by which somebody becomes the first administrator;
+as long as there is none, each time with another one. What is there already is left as it is.
+`slapos master start` does it by itself on a machine that has nothing; do it first to look at the
+settings before.
 
 examples:
   slapos master init
@@ -21,6 +23,7 @@ from slapos.command.master_options import (
     add_master_arguments,
     master_configuration,
     master_settings,
+    opened_master,
 )
 from slapos.protocol.errors import InvalidConfiguration
 from slapos.system.files import write_if_changed
@@ -50,10 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it, and say what there is."""
+    from slapos.master.initialise import first_link  # noqa: PLC0415 - not for `--help`
+    from slapos.master.web.listening import own_url  # noqa: PLC0415
+
     settings = initialise(arguments)
+    with opened_master(arguments) as master:
+        link = first_link(master, own_url(settings), again=True)
     print(f"settings: {master_configuration(arguments)}")
     print(f"data: {settings.data_directory}")
     print("next: slapos master start")
+    if link is not None:
+        print(f"then, good once, for 24 hours, to become the first administrator:\n  {link}")
     return 0
 
 

@@ -19,7 +19,7 @@ import sys
 from functools import partial
 
 from slapos.command.master_init import initialise
-from slapos.command.master_options import add_master_arguments, master_configuration
+from slapos.command.master_options import add_master_arguments, master_configuration, opened_master
 from slapos.system.service_manager import ServiceManager
 from slapos.system.settings import environment
 
@@ -32,12 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT."""
     # Imported here, so that `--help` does not wait for the database library.
+    from slapos.master.initialise import first_link  # noqa: PLC0415
     from slapos.master.traffic.logs import configure  # noqa: PLC0415
     from slapos.master.traffic.metrics import forget_process, shared_by_processes  # noqa: PLC0415
     from slapos.master.web.fleet import Fleet  # noqa: PLC0415
     from slapos.master.web.listening import (  # noqa: PLC0415
         check_certificate,
         listen,
+        own_url,
         refuse_unsafe,
         url_of,
     )
@@ -63,7 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
             {**environment(), **shared_by_processes(metrics)},
             partial(forget_process, metrics),
         )
-        scheme = "https" if settings.tls else "http"
-        url = url_of(settings.host, listener.getsockname()[1], scheme)
-        came_up = asyncio.run(fleet.run(lambda: print(f"listening on {url}", flush=True)))
+        port = listener.getsockname()[1]
+        said = [f"listening on {url_of(settings.host, port, 'https' if settings.tls else 'http')}"]
+        with opened_master(arguments) as master:
+            link = first_link(master, own_url(settings, port), again=False)
+        if link is not None:
+            said.append(f"good once, for 24 hours, to become the first administrator: {link}")
+        came_up = asyncio.run(fleet.run(lambda: print("\n".join(said), flush=True)))
     return 0 if came_up else 1

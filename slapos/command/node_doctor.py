@@ -12,20 +12,21 @@ exit status: 0 no problem (perhaps warnings), 1 a problem
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
+from slapos.command.findings import show_findings
 from slapos.command.machine_configuration import is_standalone, machine_configuration
 from slapos.command.node_options import add_configuration
-from slapos.node.agent.unit import has_systemd, unit_path
+from slapos.node.agent.unit import unit_path
 from slapos.node.assembly import make_doors
 from slapos.node.doctor.examine import check_configuration, examine
-from slapos.node.doctor.finding import Finding, Level
 from slapos.node.settings import NodeSettings, read_node_settings
+from slapos.system.finding import Finding, Level
 from slapos.system.settings import environment
+from slapos.system.systemd_unit import has_systemd
 
 #: Seconds that the master may be silent here.
 PATIENCE = 10.0
@@ -39,18 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the checks, and show what each found as soon as it has."""
-    findings = []
-    for check, finding in _findings(arguments):
-        findings.append((check, finding))
-        if not arguments.json and not (arguments.quiet and finding.level is Level.OK):
-            print(_shown(check, finding), flush=True)
-    levels = [finding.level for _, finding in findings]
-    if arguments.json:
-        print(json.dumps([{"check": name, **asdict(one)} for name, one in findings], indent=2))
-    else:
-        problems, warnings = levels.count(Level.PROBLEM), levels.count(Level.WARNING)
-        print(f"\nproblems: {problems}, warnings: {warnings}")
-    return 1 if Level.PROBLEM in levels else 0
+    return show_findings(_findings(arguments), as_json=arguments.json, quiet=arguments.quiet)
 
 
 def _findings(arguments: argparse.Namespace) -> Iterator[tuple[str, Finding]]:
@@ -71,8 +61,3 @@ def _unit_file(configuration: Path, settings: NodeSettings) -> Path | None:
     if is_standalone(configuration) or not has_systemd(environment(), is_user=is_user):
         return None
     return unit_path(environment(), is_user=is_user)
-
-
-def _shown(check: str, finding: Finding) -> str:
-    line = f"{finding.level:<8} {check:<14} {finding.found}"
-    return f"{line}\n{'':<24}→ {finding.remedy}" if finding.remedy else line

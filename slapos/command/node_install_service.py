@@ -25,20 +25,13 @@ from pathlib import Path
 
 from slapos.command.machine_configuration import is_standalone, machine_configuration
 from slapos.command.node_options import add_configuration
-from slapos.node.agent.unit import (
-    ServiceManagerFailed,
-    Unit,
-    has_systemd,
-    install,
-    remove,
-    render,
-    unit_path,
-)
+from slapos.node.agent.unit import render, unit_path
 from slapos.node.outcome import ExitStatus
 from slapos.node.settings import NodeSettings, read_format_settings, read_node_settings
 from slapos.protocol.errors import InvalidConfiguration
 from slapos.system.runner import SystemRunner
 from slapos.system.settings import environment
+from slapos.system.systemd_unit import ServiceManagerFailed, Unit, has_systemd, install, remove
 
 logger = logging.getLogger(__name__)
 

@@ -282,6 +282,58 @@ def test_an_older_schema_is_upgraded_when_that_is_asked_for(tmp_path: Path) -> N
         assert requests.get(f"{url}v1/health", timeout=20).json()["current"] is True
 
 
+def test_the_first_administrator_gets_one_link(tmp_path: Path) -> None:
+    cfg = configured(tmp_path, "master.db", public_url="https://master.example.com/")
+    with started(cfg) as (_, process):
+        assert process.stdout is not None
+        assert "https://master.example.com/setup?token=" in process.stdout.readline()
+    with started(cfg) as (_, process):
+        process.terminate()
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
+    assert "https://master.example.com/setup?token=" in master("init", cfg=cfg).stdout
+
+
+def test_the_doctor_says_what_is_wrong_and_what_to_do(
+    tmp_path: Path, empty_database_uri: str
+) -> None:
+    cfg = configured(tmp_path, empty_database_uri)
+    done = master("doctor", "--json", cfg=cfg)
+    assert done.returncode == 1
+    found = {each["check"]: each for each in json.loads(done.stdout)}
+    assert found["secret"]["level"] == "problem"
+    master("init", cfg=cfg)
+    cfg.chmod(0o644)
+    secret = tmp_path / "slapos-master" / "secret"
+    done = master("doctor", cfg=cfg)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"chmod 600 {cfg}" in done.stdout
+    assert "there is no administrator yet" in done.stdout
+    assert "the certificate authority counts until" in done.stdout
+    secret.chmod(0o644)
+    assert f"chmod 600 {secret}" in master("doctor", cfg=cfg).stdout
+    secret.write_text("another secret than that of the database")
+    secret.chmod(0o600)
+    done = master("doctor", cfg=cfg)
+    assert done.returncode == 1
+    assert "was not with this secret file" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    cfg = configured(tmp_path, "master.db")
+    (tmp_path / "slapos-master").mkdir()
+    shown = master("install-service", "--dry-run", cfg=cfg)
+    assert shown.returncode == 0, shown.stderr
+    unit = tmp_path / "slapos-master.service"
+    unit.write_text(shown.stdout)
+    judged = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False
+    )
+    assert (judged.returncode, judged.stderr) == (0, "")
+    assert f"master start --cfg {cfg}" in shown.stdout
+
+
 def _ask(url: str, over: threading.Event, *, keeps: bool) -> int:
     """Ask again and again; return how often. Raises when a request is lost."""
     with requests.Session() as session:

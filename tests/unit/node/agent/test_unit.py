@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from slapos.node.agent.unit import (
+from slapos.node.agent.unit import render
+from slapos.system.runner import CommandFailed
+from slapos.system.systemd_unit import (
     ServiceManagerFailed,
     Unit,
     UnitRefused,
     install,
     is_untouched,
     remove,
-    render,
 )
-from slapos.system.runner import CommandFailed
 
 COMMAND = ("/opt/py thon/bin/python", "-m", "slapos.command", "/etc/50%/$x.cfg")
 

@@ -9,9 +9,10 @@ import pytest
 from slapos.node.agent.unit import render
 from slapos.node.assembly import make_doors
 from slapos.node.doctor.agent import check_agent
-from slapos.node.doctor.finding import Examined, Finding, Level, MasterAnswer
+from slapos.node.doctor.finding import Examined, MasterAnswer
 from slapos.node.layout import Layout
 from slapos.node.settings import NodeSettings
+from slapos.system.finding import Finding, Level
 from slapos.system.process_lock import process_lock
 from tests.fakes import NOON, FakeClock
 

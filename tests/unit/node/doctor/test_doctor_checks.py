@@ -15,7 +15,7 @@ import pytest
 from slapos.node.assembly import make_doors
 from slapos.node.doctor.addresses import check_addresses, why_unusable
 from slapos.node.doctor.examine import check_configuration, partition_folders
-from slapos.node.doctor.finding import Check, Examined, Level, MasterAnswer
+from slapos.node.doctor.finding import Check, Examined, MasterAnswer
 from slapos.node.doctor.folders import check_partitions, check_roots, check_space
 from slapos.node.doctor.isolation import check_firewall, check_limits
 from slapos.node.doctor.master import check_certificates, check_clock, check_master
@@ -30,6 +30,7 @@ from slapos.node.record import PartitionRecord, ReleaseRecord, write_record
 from slapos.node.settings import NodeSettings
 from slapos.protocol.certificate import read_certificate
 from slapos.protocol.messages import NodeInformation, PartitionInformation
+from slapos.system.finding import Level
 from tests.fakes import NOON, FakeClock, FakeRunner
 
 

@@ -8,9 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from slapos.node.doctor.finding import Examined, Finding, Level
+from slapos.node.doctor.finding import Examined
 from slapos.node.doctor.master import check_certificates
 from slapos.protocol.certificate import read_certificate
+from slapos.system.finding import Finding, Level
 from tests.fakes import NOON, FakeClock
 from tests.integration.node.fake_authority import PEM, FakeAuthority
 from tests.unit.node.doctor.test_doctor_checks import examined
