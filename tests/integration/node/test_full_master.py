@@ -1,9 +1,11 @@
 """A node, and a person, of a real master with its own authority: programs, TLS, certificates."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,13 +18,15 @@ import requests
 from slapos.command.client_settings import ClientSettings
 from slapos.node.enrolment.node_certificate import node_credentials
 from slapos.node.settings import read_node_settings
+from slapos.protocol.certificate import read_certificate
 from slapos.protocol.errors import SlapOSError
-from slapos.protocol.http_client import HttpClient
+from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.slap_client import SlapClient
 from slapos.system.clock import SystemClock
 from slapos.system.credentials import refresh_authority, renew
 from tests.fakes import FakeClock
 from tests.integration.master.test_master_commands import configured, master, started
+from tests.integration.node.world import IS_ROOT, NOBODY, until
 
 EMAIL, PASSWORD = "customer-1@example.com", "correct horse battery staple"
 
@@ -168,3 +172,77 @@ def test_a_person_signs_in_for_a_certificate_and_asks_by_it(site: Site, tmp_path
     assert done.returncode == 0, done.stderr
     listed = slapos("service", "list", "--cfg", str(path))
     assert listed.returncode == 0, listed.stderr
+
+
+RELEASE = "http://example.com/hello/software.cfg"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user may enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="slapfull-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_an_instance_gets_a_certificate_through_its_node_and_asks_by_it(
+    site: Site, place: Path, tmp_path: Path
+) -> None:
+    path = registered(site, place, "holder")
+    for partition in (place / "inst").glob("slappart*"):
+        if IS_ROOT:  # nothing is run as root
+            os.chown(partition, NOBODY.pw_uid, NOBODY.pw_gid)
+    settings = read_node_settings(path, {})
+    words = ("--project", site.project, "--url", RELEASE, "--type", "default", "--publish")
+    added = master("product", "add", "hello", *words, "--json", cfg=site.cfg)
+    product = re.search(r"PROD-[0-9]+", added.stdout)
+    assert product is not None, added.stderr
+    supply = ("--project", site.project, "--product", product.group(), "--all-nodes")
+    for each in (
+        ("supply", "add", "all", *supply),
+        ("node", "set", settings.computer_id, "--scope", "open"),
+    ):
+        done = master(*each, cfg=site.cfg)
+        assert done.returncode == 0, done.stderr
+    client = tmp_path / "client.cfg"
+    signing = ("--master-ca-file", site.authority, "--email", EMAIL, "--password", "-")
+    done = slapos(
+        *("configure", "client", "--master", site.url, "--cfg", str(client), *signing),
+        stdin=PASSWORD,
+    )
+    assert done.returncode == 0, done.stderr
+    built(settings.layout.release(RELEASE))
+    slapos("node", "software", "--cfg", str(path))
+    order = ("request", "hello", RELEASE, "--no-check", "--cfg", str(client))
+    asked_for = slapos(*order)
+    assert asked_for.returncode in (0, 2), asked_for.stderr
+    try:
+        passed = slapos("node", "instance", "--cfg", str(path))
+        assert passed.returncode == 0, passed.stdout + passed.stderr
+    finally:
+        slapos("node", "supervisorctl", "--cfg", str(path), "shutdown")
+        until(lambda: not settings.layout.supervisor_pid_file.exists(), "supervisord ends")
+    folder = settings.certificate_repository_path
+    assert folder is not None
+    (certificate,) = folder.glob("*.crt")
+    found = read_certificate(certificate)
+    assert found is not None
+    assert found.uri.startswith("slapos:instance:SOFTINST-")
+    shown = HttpSettings(
+        base_url=settings.master_url,
+        key_file=certificate.with_suffix(".key"),
+        certificate_file=certificate,
+        authority_file=settings.master_ca_file,
+    )
+    with closing(HttpClient(shown)) as http:
+        who = (settings.computer_id, certificate.stem)
+        assert SlapClient(http).partition_information(*who).title == "hello"
+
+
+def built(folder: Path) -> None:
+    """Make a release that is built already, and whose instances are empty."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "buildout").write_text("#!/bin/sh\n")
+    (folder / "instance.cfg").write_text("[buildout]\nparts =\n")
+    (folder / ".completed").touch()
+    (folder / "bin" / "buildout").chmod(0o755)
