@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from slapos.master.audit import tasks as audit
 from slapos.master.catalog import tasks as catalog
+from slapos.master.identity import tasks as identity
 from slapos.master.monitoring import tasks as monitoring
 from slapos.master.nodes import tasks as nodes
 from slapos.master.provisioning import tasks as provisioning
@@ -19,6 +20,7 @@ ROOMS: tuple[tuple[Task, ...], ...] = (
     provisioning.TASKS,
     rest.TASKS,
     audit.TASKS,
+    identity.TASKS,
     monitoring.TASKS,
     tasks.TASKS,
     webhooks.TASKS,
