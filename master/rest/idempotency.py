@@ -54,7 +54,7 @@ def once(perform: Callable[[], Response]) -> Response:
     session.flush()  # whoever comes with the same key now waits, and begins again
     response = perform()
     if isinstance(response, Elsewhere):
-        raise InvalidRequest(f"this is answered by another master, which knows no {HEADER}")
+        raise InvalidRequest(f"this takes no {HEADER}: leave it out")
     if response.status_code < 400:
         kept.answer = _sealed(key, response)
         session.flush()

@@ -57,8 +57,8 @@ class Limits:
 def limited(authenticate: Authenticate, limits: Limits) -> Authenticate:
     """Return how to find out who asks, and whether it has not asked too often.
 
-    An address counts only as long as nobody knows who asks, so that those behind a common one do
-    not hinder each other; yet whoever fails too often from there is not even looked at.
+    An address counts only where nobody knows who asks, so that those behind a common one do not
+    hinder each other: to find out takes one look by an index, and what is shown cannot be guessed.
     """
 
     def ask(session: Session, clock: Clock) -> Caller:
@@ -77,7 +77,6 @@ def limited(authenticate: Authenticate, limits: Limits) -> Authenticate:
 def _admitted(
     limits: Limits, address: str, authenticate: Authenticate, session: Session, clock: Clock
 ) -> Caller:
-    limits.unknown.check(address)
     try:
         caller = authenticate(session, clock)
     except Unauthorized:

@@ -34,13 +34,6 @@ class Buckets:
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
         self._lock = threading.Lock()
 
-    def check(self, name: str) -> None:
-        """Raise TooManyRequests when the bucket is empty; take nothing."""
-        with self._lock:
-            bucket = self._filled(name)
-            if bucket.tokens < 1:
-                self._refuse(bucket)
-
     def take(self, name: str) -> None:
         """Take a token, or raise TooManyRequests."""
         with self._lock:

@@ -30,15 +30,6 @@ def test_a_bucket_gives_what_is_in_it_and_fills_again() -> None:
     assert taken(buckets, "a", 30) == 20
 
 
-def test_a_look_takes_nothing() -> None:
-    buckets = Buckets(Rate(1, 1), FakeClock())
-    for _ in range(3):
-        buckets.check("a")
-    buckets.take("a")
-    with pytest.raises(TooManyRequests):
-        buckets.check("a")
-
-
 def test_one_is_told_to_come_when_there_is_something() -> None:
     clock = FakeClock()
     buckets = Buckets(Rate(0.1, 1), clock)
