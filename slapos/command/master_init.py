@@ -71,6 +71,7 @@ def initialise(arguments: argparse.Namespace) -> "Settings":
     """Make what is missing, and return the settings."""
     from slapos.master.initialise import initialise as make  # noqa: PLC0415 - not for `--help`
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     path = master_configuration(arguments)
     given = {name: getattr(arguments, name, None) for name in OPTIONS}
     if path.exists():
