@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Integer,
-    Row,
     Select,
     Update,
     and_,
@@ -218,32 +217,12 @@ def _take(shape: Shape, upwards: bool, wait: bool) -> Update:
         .limit(1)
         .with_for_update(of=_Free, skip_locked=not wait)
     )
-    other = aliased(ComputePartition)
     columns = _PARTITIONS.c
-    has_more = exists().where(
-        other.node_id == columns.node_id,
-        other.id != columns.id,
-        other.state == PartitionState.FREE,
-        other.missing_since.is_(None),
-        ~exists().where(PartitionCapability.partition_id == other.id),
-    )
-    is_there = exists().where(
-        SoftwareInstallation.node_id == columns.node_id,
-        SoftwareInstallation.url == bindparam("url"),
-        SoftwareInstallation.requested_state == InstallationState.AVAILABLE,
-    )
-    capacity = select(ComputeNode.capacity).where(ComputeNode.id == columns.node_id)
     return (
         update(_PARTITIONS)
         .where(columns.id == sought.scalar_subquery(), columns.state == PartitionState.FREE)
         .values(state=PartitionState.BUSY)
-        .returning(
-            columns.id,
-            columns.node_id,
-            has_more.correlate(_PARTITIONS).label("has_more"),
-            is_there.correlate(_PARTITIONS).label("is_installed"),
-            capacity.correlate(_PARTITIONS).scalar_subquery().label("capacity"),
-        )
+        .returning(columns.id, columns.node_id)
     )
 
 
@@ -256,6 +235,19 @@ def _start() -> ColumnElement[int]:
     return func.coalesce(bindparam("start", type_=Integer), by_chance, 0)
 
 
+#: What is to be known of a node of which a partition has just been taken.
+AFTERWARDS = select(
+    ComputeNode.capacity,
+    exists()
+    .where(
+        _Free.node_id == ComputeNode.id,
+        _Free.state == PartitionState.FREE,
+        _Free.missing_since.is_(None),
+        ~exists().where(PartitionCapability.partition_id == _Free.id),
+    )
+    .label("has_more"),
+    is_installed().label("is_installed"),
+).where(ComputeNode.id == bindparam("id"))
 LOCK_NODE = (
     select(ComputeNode.id).where(ComputeNode.id == bindparam("id")).with_for_update(key_share=True)
 )
@@ -317,11 +309,12 @@ def _search(
         ).first()
         if row is None:
             return None
-        if row.capacity is None or _bears(session, row, offer.weight):
+        node = session.execute(AFTERWARDS, {"id": row.node_id, "url": values["url"]}).one()
+        if node.capacity is None or _bears(session, row.node_id, node.capacity, offer.weight):
             _expire(session, row.id)
-            if not row.has_more:
+            if not node.has_more:
                 _leave_out(session, row.node_id)
-            return Taken(row.id, row.node_id, offer, row.is_installed)
+            return Taken(row.id, row.node_id, offer, node.is_installed)
         session.execute(GIVE_BACK, {"given": row.id}, execution_options=_PLAINLY)
         if not upwards:
             return None  # it is tried again: so many came at once
@@ -329,11 +322,11 @@ def _search(
     return None
 
 
-def _bears(session: Session, row: Row[Any], weight: int) -> bool:
+def _bears(session: Session, node_id: int, capacity: int, weight: int) -> bool:
     """Lock a node whose capacity has a bound, and return whether it can bear so much more."""
-    session.execute(LOCK_NODE, {"id": row.node_id})
-    load = session.execute(LOAD, {"id": row.node_id}).scalar_one()
-    return bool(load + weight <= row.capacity)
+    session.execute(LOCK_NODE, {"id": node_id})
+    load = session.execute(LOAD, {"id": node_id}).scalar_one()
+    return bool(load + weight <= capacity)
 
 
 def _expire(session: Session, partition_id: int) -> None:

@@ -123,11 +123,14 @@ class Provider:
 
 
 def make_instance_node(session: Session, host: SoftwareInstance) -> None:
-    node = InstanceNode(
-        reference="SHARED-1", project_id=1, title="front", instance=host, created_at=NOON
-    )
-    session.add(node)
-    session.flush()
+    """Have an instance host shared ones, if it does not yet."""
+    present = select(InstanceNode).where(InstanceNode.instance_id == host.id)
+    if session.scalar(present) is None:
+        name = f"SHARED-{host.id}"
+        session.add(
+            InstanceNode(reference=name, project_id=1, title=name, instance=host, created_at=NOON)
+        )
+        session.flush()
 
 
 def where(instance: SoftwareInstance) -> str:

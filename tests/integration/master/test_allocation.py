@@ -44,6 +44,14 @@ def test_an_order_is_placed_at_once_and_its_release_installed(provider: Provider
     assert where(provider.order("other")) == "COMP-1 slappart1"
 
 
+def test_a_release_is_installed_on_each_node_that_needs_it(provider: Provider) -> None:
+    ids = [provider.node(f"COMP-{number}", partitions=1).id for number in range(3)]
+    provider.supply("COMP-0", "COMP-1", "COMP-2")
+    for title in "abc":
+        provider.order(title)
+    assert sorted(provider.session.scalars(select(SoftwareInstallation.node_id))) == ids
+
+
 def test_an_identical_order_changes_nothing(provider: Provider) -> None:
     provider.node("COMP-1")
     provider.supply("COMP-1")
