@@ -21,6 +21,7 @@ from slapos.master.identity.credentials import (
     ADDRESS_LENGTH,
     AGENT_LENGTH,
     Attempts,
+    OneTimeLink,
     Password,
     PersonalToken,
     SignIn,
@@ -225,9 +226,9 @@ def end_one(session: Session, number: int) -> None:
 def set_password(
     session: Session, clock: Clock, person_id: int, kept: str, *, spare: str | None = None
 ) -> None:
-    """Give a person another password, and end her sessions but the one of the secret `spare`.
+    """Give a person another password; her links end, and her sessions but that of `spare`.
 
-    Asks for no right.
+    `spare` is the secret of a session. Asks for no right.
     """
     password = session.get(Password, person_id, with_for_update=True)
     if password is None:
@@ -238,6 +239,8 @@ def set_password(
     if spare is not None:
         others = others.where(SignIn.hash != hash_of(spare))
     session.execute(others)
+    # Who knew the old one, and has a code to type yet, begins again.
+    session.execute(delete(OneTimeLink).where(OneTimeLink.person_id == person_id))
     session.flush()
 
 

@@ -162,3 +162,17 @@ def test_a_new_password_by_a_link_does_not_go_around_the_code(people: People) ->
     asked = {"token": token, "password": OTHER_PASSWORD}
     assert client.post("/v1/new-password", json=asked).status_code == 200
     assert client.get("/v1/me").status_code == 401
+
+
+def test_who_has_a_code_to_type_begins_again_when_the_password_changes(people: People) -> None:
+    people.person(EMAIL)
+    client = people.signed_in(EMAIL)
+    secret, _ = enrol(people, client)
+    browser = people.nobody()
+    browser.post("/sign-in", data={"email": EMAIL, "password": PASSWORD})
+    asked = {"present": PASSWORD, "password": OTHER_PASSWORD}
+    assert client.put("/v1/me/password", json=asked).status_code == 204
+    assert (
+        browser.post("/sign-in/code", data={"code": present_code(people, secret)}).status_code
+        == 403
+    )
