@@ -1,12 +1,15 @@
 """Nodes and networks of a full master over REST: who sees, changes and removes them."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 
 from slapos.master.app import create_app
+from slapos.master.certificates.model import CertificateAuthority, IssuedCertificate
 from slapos.master.nodes import operate, service
+from slapos.master.nodes.model import AllocationScope
 from slapos.master.nodes.tasks import TASKS
 from slapos.master.settings import Profile, Settings
 from slapos.master.tasks.model import TaskMark
@@ -185,6 +188,38 @@ def test_a_node_closed_for_ever_goes_once_it_is_empty(world: World) -> None:
     assert (answer.status_code, answer.get_json()["error"]) == (409, "conflict")
     with world.session() as session:
         service.create(session, world.parts.clock, 1, "node 1")
+
+
+def test_a_node_that_goes_loses_its_certificates(world: World) -> None:
+    now = world.parts.clock.now()
+    with world.session() as session:
+        authority = CertificateAuthority(
+            state="trusted",
+            fingerprint="f",
+            certificate="",
+            sealed_key="",
+            created_at=now,
+            signs_from=now,
+            not_after=now + timedelta(days=1),
+        )
+        session.add(authority)
+        session.flush()
+        for node in ("COMP-1", "COMP-2"):
+            held = IssuedCertificate(
+                serial=node,
+                authority_id=authority.id,
+                kind="node",
+                node_id=service.find_node(session, node).id,
+                issued_at=now,
+                not_after=now + timedelta(days=1),
+            )
+            session.add(held)
+        operate.change(session, "COMP-1", {"allocation_scope": AllocationScope.FOREVER})
+        session.commit()
+    assert invalidate(world) == 1
+    with world.session() as session:
+        found = session.scalars(select(IssuedCertificate).order_by(IssuedCertificate.serial)).all()
+        assert [each.revoked_at for each in found] == [now, None]
 
 
 def test_what_others_have_on_a_node_is_not_shown(world: World) -> None:
