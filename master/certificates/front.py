@@ -78,8 +78,9 @@ def read_forwarded(text: str) -> bytes:
     """Return the certificate of a header (DER); UNREADABLE when it is none."""
     try:
         if "BEGIN" in text:
-            certificate = x509.load_pem_x509_certificate(unquote(text).encode())
-            return certificate.public_bytes(Encoding.DER)
+            # A header that came twice has been joined: of two, none is believed.
+            (certificate,) = x509.load_pem_x509_certificates(unquote(text).encode())
+            return UNREADABLE if "," in text else certificate.public_bytes(Encoding.DER)
         return base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error, UnicodeError):
         return UNREADABLE

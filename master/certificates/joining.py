@@ -96,8 +96,7 @@ def join(session: Session, issuing: Issuing, token: str, name: str, request: str
 
 def command(url: str, token: str, title: str) -> str:
     """Return what to run on the machine."""
-    where = url or "https://…"
-    return f"slapos node register --master {where} --token {token} --name {shlex.quote(title)}"
+    return f"slapos node register --master {url} --token {token} --name {shlex.quote(title)}"
 
 
 def _digest(token: str) -> str:

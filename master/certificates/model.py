@@ -40,6 +40,7 @@ class CertificateAuthority(Base):
     sealed_key: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
     signs_from: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
     not_after: Mapped[datetime]
 
     def subject(self) -> Subject:

@@ -58,6 +58,16 @@ _AUTHORITIES = (
     .where(CertificateAuthority.state != AuthorityState.RETIRED)
     .order_by(CertificateAuthority.id.desc())
 )
+_ANNOUNCED = (
+    select(CertificateAuthority)
+    .where(
+        or_(
+            CertificateAuthority.state == AuthorityState.TRUSTED,
+            CertificateAuthority.retired_at > bindparam("since", type_=UTCDateTime()),
+        )
+    )
+    .order_by(CertificateAuthority.id.desc())
+)
 _ACTIVE = (
     select(CertificateAuthority)
     .where(
@@ -109,13 +119,15 @@ def trusted(session: Session) -> Sequence[CertificateAuthority]:
     return session.scalars(_AUTHORITIES).all()
 
 
-def rotate(session: Session, issuing: Issuing) -> CertificateAuthority:
+def rotate(
+    session: Session, issuing: Issuing, known_after: timedelta = KNOWN_AFTER
+) -> CertificateAuthority:
     """Make another authority, which signs as soon as all web processes know it.
 
     What the present one has signed still counts, until `retire`.
     """
     require(session, Action.CHANGE, Subject(Kind.AUTHORITY, "of this master"))
-    return _make_authority(session, issuing, issuing.clock.now() + KNOWN_AFTER)
+    return _make_authority(session, issuing, issuing.clock.now() + known_after)
 
 
 def retire(
@@ -143,7 +155,7 @@ def retire(
             f"{held} certificates that it has signed are in use; nodes renew theirs within "
             f"{MACHINE_LIFE.days} days: wait, or give --force, and they have to join anew"
         )
-    found[0].state = AuthorityState.RETIRED
+    found[0].state, found[0].retired_at = AuthorityState.RETIRED, clock.now()
     session.flush()
     return found[0]
 
@@ -335,7 +347,11 @@ def issue(
         )
     )
     session.flush()
-    return Issued(certificate_text(certificate), bundle(session), certificate.not_valid_after_utc)
+    return Issued(
+        certificate_text(certificate),
+        bundle(session, issuing.clock),
+        certificate.not_valid_after_utc,
+    )
 
 
 def active_authority(session: Session, clock: Clock) -> CertificateAuthority:
@@ -346,9 +362,19 @@ def active_authority(session: Session, clock: Clock) -> CertificateAuthority:
     return authority
 
 
-def bundle(session: Session) -> str:
-    """Return the certificates of the authorities to trust (PEM), the newest first."""
-    return "".join(each.certificate for each in trusted(session))
+def announced(session: Session, clock: Clock) -> Sequence[CertificateAuthority]:
+    """Return the authorities that others are told to trust, the newest first.
+
+    Among them is one that has just been retired: web processes show its certificates until they
+    have heard of that.
+    """
+    since = clock.now() - KNOWN_AFTER
+    return session.scalars(_ANNOUNCED, {"since": since}).all()
+
+
+def bundle(session: Session, clock: Clock) -> str:
+    """Return the certificates of the authorities that others are told to trust (PEM)."""
+    return "".join(each.certificate for each in announced(session, clock))
 
 
 def vouch(session: Session, issuing: Issuing) -> list[str]:
@@ -357,7 +383,7 @@ def vouch(session: Session, issuing: Issuing) -> list[str]:
     While one takes over from another, a join token names the one, and the web server's certificate
     is of the other: a machine that knows one of them can so know both.
     """
-    found = trusted(session)
+    found = announced(session, issuing.clock)
     certificates = [each.certificate for each in found]
     keys = [_load(issuing, each).key_text for each in found]
     return [certificate_request.vouch(key, certificates) for key in keys]
@@ -406,7 +432,7 @@ def issue_server(
     authority = trusted(session)[-1]
     now = issuing.clock.now()
     made = _load(issuing, authority).issue_server(hosts, key, now, SERVER_LIFE)
-    return Issued(certificate_text(made), bundle(session), made.not_valid_after_utc)
+    return Issued(certificate_text(made), bundle(session, issuing.clock), made.not_valid_after_utc)
 
 
 def _make_authority(

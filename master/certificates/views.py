@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, request
 from pydantic import Field
 from sqlalchemy import select
 
@@ -103,7 +103,7 @@ class Revoked(rest.Answer):
 @rest.operation(summary="Show the certificate authorities to trust", answer=AuthorityShown)
 def show_authority() -> dict[str, Any]:
     """Show the authorities to trust."""
-    found = service.trusted(context().session)
+    found = service.announced(context().session, context().clock)
     return {
         "certificates": [each.certificate for each in found],
         "fingerprints": [each.fingerprint for each in found],
@@ -137,7 +137,7 @@ def make_join_token(body: NewJoinToken) -> dict[str, Any]:
     text, row = joining.make_join_token(
         session, issuing(), context().identifiers, project, body.title
     )
-    url = context().settings.public_url
+    url = context().settings.public_url or request.url_root
     return {
         "token": text,
         "title": row.title,

@@ -32,7 +32,7 @@ from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.worker import Doors
 from slapos.master.traffic.metrics import METRICS, Metrics
 from slapos.master.web.gateway import Application, Gateway
-from slapos.master.web.tls import ServerTls, peer_certificate
+from slapos.master.web.tls import GLANCE, ServerTls, peer_certificate
 from slapos.master.web.workers import Workers
 
 #: Seconds that a connection may be silent while the server waits for bytes.
@@ -133,9 +133,11 @@ class Server(uvicorn.Server):
         feed: Feed,
         runner: Runner,
         tls: ServerTls | None = None,
+        glance: float = GLANCE,
     ) -> None:
         super().__init__(config)
         self._workers, self._feed, self._runner, self._tls = workers, feed, runner, tls
+        self._glance = glance
         self._running: list[asyncio.Task[None]] = []
         self._is_replaced = False
         #: Called in the event loop once it listens.
@@ -149,7 +151,7 @@ class Server(uvicorn.Server):
         """Begin to listen, to look for changes, and to do tasks."""
         self._running.append(asyncio.create_task(self._feed.run()))
         if self._tls is not None:
-            self._running.append(asyncio.create_task(self._tls.run(self._workers)))
+            self._running.append(asyncio.create_task(self._tls.run(self._workers, self._glance)))
         await super().startup(sockets)
         self._runner.start()
         if self.when_started is not None:
@@ -168,10 +170,21 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + GRACE
         while loop.time() < deadline and (
-            self._workers.busy or self._runner.is_working or not self._feed.is_empty
+            self._workers.busy
+            or self._runner.is_working
+            or not self._feed.is_empty
+            or any(each.transport.get_write_buffer_size() for each in self._connections())
         ):
             await asyncio.sleep(0.01)
         self._workers.stop()
+        for task in self._running:
+            task.cancel()
+        for connection in self._connections():
+            connection.transport.abort()  # one that speaks TLS would wait for its client
+        await asyncio.sleep(0.01)
+
+    def _connections(self) -> list[Connection]:
+        return [each for each in self.server_state.connections if isinstance(each, Connection)]
 
     async def _linger(self) -> None:
         """Answer on the connections that there are, once on each: so no request is lost."""
@@ -187,10 +200,11 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.01)
 
 
-def make_server(app: Flask, idle: int = IDLE) -> Server:
+def make_server(app: Flask, idle: int = IDLE, glance: float = GLANCE) -> Server:
     """Return the server of the master; its `run` serves until SIGTERM or SIGINT.
 
-    `idle` is how long a silent client is kept, in seconds.
+    `idle` is how long a silent client is kept, `glance` how often authorities and certificate
+    files are looked at, both in seconds.
     """
     parts: Assembly = app.extensions["slapos"]
     lane: FastLane | None = app.extensions.get(FAST_LANE)
@@ -210,7 +224,7 @@ def make_server(app: Flask, idle: int = IDLE) -> Server:
     if parts.settings.tls:
         tls = ServerTls(parts.settings, parts.database, Issuing(parts.clock, app.extensions[BOX]))
     configuration = configure(changes, idle, tls.context if tls is not None else None)
-    return Server(configuration, workers, feed, runner, tls)
+    return Server(configuration, workers, feed, runner, tls, glance)
 
 
 def _doors(parts: Assembly) -> Doors:

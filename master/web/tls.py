@@ -44,6 +44,7 @@ class ServerTls:
         self._settings, self._database, self._issuing = settings, database, issuing
         self._authorities: set[str] = set()
         self._renew_at: datetime | None = None
+        self._signed_by: str | None = None
         self._files: tuple[float, float] | None = None
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -60,26 +61,33 @@ class ServerTls:
             new = {each.certificate for each in trusted} - self._authorities
             if self._settings.certificate_file is not None:
                 self._load_files()
-            elif self._renew_at is None or self._issuing.clock.now() >= self._renew_at:
+            elif self._is_due(trusted[-1].certificate):
                 key = ec.generate_private_key(ec.SECP256R1())
                 hosts = server_names(self._settings)
                 issued = certificates.issue_server(session, self._issuing, hosts, key.public_key())
                 now = self._issuing.clock.now()
                 self._load(issued.certificate, key_text(key))
                 self._renew_at = now + (issued.not_after - now) * RENEWED_AFTER
+                self._signed_by = trusted[-1].certificate
             session.commit()
         if new:
             self.context.load_verify_locations(cadata="".join(sorted(new)))
             self._authorities |= new
 
-    async def run(self, workers: Workers) -> None:
-        """Refresh from time to time, until it is cancelled."""
+    async def run(self, workers: Workers, glance: float = GLANCE) -> None:
+        """Refresh each `glance` seconds, until it is cancelled."""
         while True:
-            await asyncio.sleep(GLANCE)
+            await asyncio.sleep(glance)
             try:
                 await workers.run(self.refresh)
             except (SlapOSError, SQLAlchemyError, OSError) as error:
                 log.warning("the TLS certificate stays as it is: %s", error)
+
+    def _is_due(self, authority: str) -> bool:
+        """Return whether this process needs another certificate, signed by that authority."""
+        if self._renew_at is None or self._signed_by != authority:
+            return True
+        return self._issuing.clock.now() >= self._renew_at
 
     def _load(self, certificate: str, key: str) -> None:
         """Take over a certificate: Python reads one from files only."""

@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("sealed_key", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("signs_from", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("retired_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("not_after", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_certificate_authorities")),
         sa.UniqueConstraint("fingerprint", name=op.f("uq_certificate_authorities_fingerprint")),

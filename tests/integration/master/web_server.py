@@ -11,15 +11,17 @@ from slapos.master.web.server import make_server
 
 
 @contextmanager
-def served(app: Flask, idle: int = 120) -> Iterator[int]:
+def served(app: Flask, idle: int = 120, glance: float = 30) -> Iterator[int]:
     """Serve an application, and give the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = make_server(app, idle)
+        server = make_server(app, idle, glance)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(60)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(60)
         assert not thread.is_alive()
 
 

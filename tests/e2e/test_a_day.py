@@ -1,0 +1,129 @@
+"""A day of a provider: two nodes, three customers in two projects, one master on PostgreSQL."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.database import Postgresql
+from tests.e2e.counted import starts, write_release
+from tests.e2e.deployment import until
+from tests.e2e.provider import Person, Provider, provided
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def provider(postgresql: Postgresql) -> Iterator[Provider]:
+    root = Path(tempfile.mkdtemp(prefix="slapos-day-", dir="/tmp"))
+    try:
+        with provided(root, postgresql.url(postgresql.empty())) as made:
+            yield made
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def offer(manager: Person, project: str, url: str, node: str) -> None:
+    """Have a release ordered in a project, on a node."""
+    product = manager.ask("POST", "v1/products", {"project": project, "title": "counted"})
+    path = f"v1/products/{product['reference']}"
+    manager.ask("POST", f"{path}/releases", {"url": url, "version": "1"})
+    manager.ask("POST", f"{path}/types", {"name": "default"})
+    manager.ask("POST", f"{path}/types", {"name": "deep2"})
+    manager.ask("PATCH", path, {"state": "published"})
+    cells = [
+        {"product": product["reference"], "release": url, "type": kind}
+        for kind in ("default", "deep2")
+    ]
+    supply = {"project": project, "title": "all", "nodes": [node], "cells": cells}
+    manager.ask("POST", "v1/supplies", supply)
+
+
+def join_token(manager: Person, project: str, title: str) -> str:
+    asked = {"project": project, "title": title}
+    token: str = manager.ask("POST", "v1/nodes/join-tokens", asked)["token"]
+    return token
+
+
+def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, and reads as one
+    url = write_release(provider.root / "release")
+
+    # People and projects.
+    boss = provider.person("boss@example.com", "administrator")
+    shop = boss.ask("POST", "v1/projects", {"title": "shop"})["reference"]
+    lab = boss.ask("POST", "v1/projects", {"title": "lab"})["reference"]
+    managers = {
+        project: provider.person(f"manager-{n}@example.com", "production_manager", project=project)
+        for n, project in enumerate((shop, lab))
+    }
+    ada = provider.person("customer-1@example.com", "customer", project=shop)
+    bob = provider.person("customer-2@example.com", "customer", project=shop)
+    eve = provider.person("customer-3@example.com", "customer", project=lab)
+
+    # Two machines join; a token is good once, and for its name.
+    token = join_token(managers[shop], shop, "edge-1")
+    first = provider.join("edge-1", token, "127.210.0.0/24")
+    second = provider.join("edge-2", join_token(managers[lab], lab, "edge-2"), "127.211.0.0/24")
+    used = {"token": token, "name": "edge-1", "certificate_request": "x"}
+    again = requests.post(
+        f"{provider.url}v1/nodes/join", json=used, verify=str(provider.authority), timeout=60
+    )
+    assert again.status_code in (400, 403)
+    offer(managers[shop], shop, url, first)
+    offer(managers[lab], lab, url, second)
+
+    # Orders, each in its project, on the project's node; a child is asked for with a certificate.
+    ada.order("web", url, parameters={"value": "1"})
+    bob.order("web", url, parameters={"value": "2"})
+    eve.order("tree", url, software_type="deep2", parameters={"value": "3"})
+    for person, title in ((ada, "web"), (bob, "web"), (eve, "tree")):
+        until(lambda p=person, t=title: p.is_healthy(t), f"{title} is healthy", 240)  # type: ignore[misc]
+    assert len(eve.trees()["tree"]["instances"]) == 2
+    assert {each["node"] for each in eve.trees()["tree"]["instances"]} == {second}
+    (mine,) = ada.trees()["web"]["instances"]
+    assert mine["node"] == first
+    assert set(ada.trees()) == {"web"}
+
+    # What is another's is not there.
+    foreign = {"instance_guid": mine["guid"]}
+    eve.ask("POST", "slapos.get.v0.software_instance", foreign, status=403)
+    bob.ask("POST", "slapos.get.v0.software_instance", foreign, status=403)
+    eve.ask("GET", f"v1/nodes/{first}", status=404)
+
+    # A stop, and a start.
+    ada.order("web", url, parameters={"value": "1"}, state="stopped")
+    until(lambda: ada.is_healthy("web"), "web is stopped", 120)
+    ada.order("web", url, parameters={"value": "1"})
+    until(lambda: ada.is_healthy("web"), "web is started", 120)
+
+    # A rename: the same instance.
+    renamed = foreign | {"title": "site"}
+    ada.ask("POST", "slapos.put.v0.software_instance_title", renamed)
+    assert set(ada.trees()) == {"site"}
+
+    # The authority is changed while all goes on.
+    provider.command("master", "ca", "rotate")
+    assert provider.command("master", "ca", "show", "--pem").count("BEGIN CERT") == 2
+
+    # The master restarts: nothing is lost, and nothing was started anew for it.
+    partition = provider.root / "edge-1" / "inst" / mine["partition"]
+    before = starts(partition)
+    provider.stop("master")
+    provider.start()
+    bob.order("second", url, parameters={"value": "4"})
+    until(lambda: bob.is_healthy("second"), "an order after the restart", 240)
+    assert starts(partition) == before
+
+    # Destroyed, and its partition is free again.
+    ada.order("site", url, state="destroyed")
+    until(lambda: not ada.trees(), "site is gone", 120)
+    states = managers[shop].ask("GET", f"v1/nodes/{first}/partitions")["partitions"]
+    assert sum(each["state"] == "busy" for each in states) == 2
+    told = managers[shop].ask("GET", "v1/audit?limit=500")
+    assert told["entries"], told
+
+    for which in ("master", "edge-1", "edge-2"):
+        assert "Traceback" not in provider.log(which), provider.log(which)[-4000:]
