@@ -238,6 +238,7 @@ def example(rule: Rule, site: Site) -> str:
     for prefix, reference in known.items():
         if path.startswith(f"{prefix}/<"):
             path = re.sub(r"<[^>]+>", reference, path, count=1)
+    path = re.sub(r"<any\((\w+)[^>]*>", r"\1", path)
     path = re.sub(r"<int:[^>]+>", "1", path)
     return re.sub(r"<[^>]+>", "x", path)
 
