@@ -15,7 +15,7 @@ from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.slap.asking import Place, asking
 from slapos.master.timestamp import from_timestamp
-from slapos.protocol.errors import InvalidRequest, MalformedDocument
+from slapos.protocol.errors import Forbidden, InvalidRequest, MalformedDocument
 from slapos.protocol.marshal import loads
 from slapos.protocol.states import InstanceState
 
@@ -56,11 +56,16 @@ def requester() -> SoftwareInstance | None:
     """Return the instance that asks, as the profile finds it out; None for a person."""
     named = named_partition()
     node, partition = optional("computer_id"), optional("computer_partition_id")
-    return asking().requester(
+    found = asking().requester(
         context().session,
         None if named is None else Place(*named),
         None if node is None or partition is None else Place(node, partition),
     )
+    if found is None and optional("requester_is_instance"):
+        raise Forbidden(
+            f"the partition {partition} of {node} is free: the instance that asks is gone"
+        )
+    return found
 
 
 def tenant(requested_by: SoftwareInstance | None, url: str, filters: Mapping[str, Any]) -> Tenant:

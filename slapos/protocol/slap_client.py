@@ -218,6 +218,9 @@ class SlapClient:
         headers = None
         if requester is not None:
             form["computer_id"], form["computer_partition_id"] = requester
+            # A master of ours then refuses when the partition is free: the parent is gone, and
+            # what a late buildout of it asks for must not become a service of its own.
+            form["requester_is_instance"] = "true"
             headers = _partition_header(*requester)
         response = self.http.request("POST", "requestComputerPartition", form=form, headers=headers)
         return _understood(RequestedInstance.from_marshalled, self._value(response.content))

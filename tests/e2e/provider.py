@@ -159,14 +159,25 @@ class Provider:
         role, *others = roles
         text = self.command("master", "user", "invite", email, "--role", role, *where, "--json")
         token = json.loads(text)["link"].partition("token=")[2]
+        accepted = {"token": token, "name": email.partition("@")[0], "password": PASSWORD}
+        session = self._session("v1/invitations/acceptance", accepted)
+        for other in others:
+            self.command("master", "user", "add-role", email, "--role", other, *where)
+        return self._with_token(session)
+
+    def again(self, email: str) -> Person:
+        """Return somebody who signs in with her password."""
+        return self._with_token(self._session("v1/sign-in", {"email": email, "password": PASSWORD}))
+
+    def _session(self, path: str, body: Any) -> requests.Session:
         session = requests.Session()
         session.trust_env = False  # its variables would come before what is said here
         session.verify = str(self.authority)
-        accepted = {"token": token, "name": email.partition("@")[0], "password": PASSWORD}
-        answer = session.post(f"{self.url}v1/invitations/acceptance", json=accepted, timeout=60)
+        answer = session.post(f"{self.url}{path}", json=body, timeout=60)
         assert answer.status_code == 200, answer.text
-        for other in others:
-            self.command("master", "user", "add-role", email, "--role", other, *where)
+        return session
+
+    def _with_token(self, session: requests.Session) -> Person:
         wanted = {
             "title": "tests",
             "scopes": ["operate", "order", "read"],

@@ -1,4 +1,4 @@
-"""A day of a provider: two nodes, three customers in two projects, one master on PostgreSQL."""
+"""A day of a provider: three nodes, three customers in two projects, a master on PostgreSQL."""
 
 import shutil
 import tempfile
@@ -20,14 +20,15 @@ pytestmark = pytest.mark.e2e
 def provider(postgresql: Postgresql) -> Iterator[Provider]:
     root = Path(tempfile.mkdtemp(prefix="slapos-day-", dir="/tmp"))
     try:
-        with provided(root, postgresql.url(postgresql.empty())) as made:
+        database = postgresql.url(postgresql.empty())
+        with provided(root, database, node_lost_after="30") as made:
             yield made
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def offer(manager: Person, project: str, url: str, node: str) -> None:
-    """Have a release ordered in a project, on a node."""
+def offer(manager: Person, project: str, url: str, *nodes: str) -> None:
+    """Have a release ordered in a project, on its nodes."""
     product = manager.ask("POST", "v1/products", {"project": project, "title": "counted"})
     path = f"v1/products/{product['reference']}"
     manager.ask("POST", f"{path}/releases", {"url": url, "version": "1"})
@@ -38,8 +39,20 @@ def offer(manager: Person, project: str, url: str, node: str) -> None:
         {"product": product["reference"], "release": url, "type": kind}
         for kind in ("default", "deep2")
     ]
-    supply = {"project": project, "title": "all", "nodes": [node], "cells": cells}
+    supply = {"project": project, "title": "all", "nodes": [*nodes], "cells": cells}
     manager.ask("POST", "v1/supplies", supply)
+
+
+def is_busy(manager: Person, node: str, partition: str) -> bool:
+    """Return whether a partition is busy."""
+    found = manager.ask("GET", f"v1/nodes/{node}/partitions")["partitions"]
+    states = {each["reference"]: each["state"] for each in found}
+    return bool(states[partition] == "busy")
+
+
+def phase_of(person: Person, title: str) -> str:
+    """Return how the root instance of a service does."""
+    return str(person.trees()[title]["instances"][0]["phase"])
 
 
 def join_token(manager: Person, project: str, title: str) -> str:
@@ -63,21 +76,23 @@ def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, an
     bob = provider.person("customer-2@example.com", "customer", project=shop)
     eve = provider.person("customer-3@example.com", "customer", project=lab)
 
-    # Two machines join; a token is good once, and for its name.
+    # Machines join; a token is good once, and for its name.
     token = join_token(managers[shop], shop, "edge-1")
     first = provider.join("edge-1", token, "127.210.0.0/24")
     second = provider.join("edge-2", join_token(managers[lab], lab, "edge-2"), "127.211.0.0/24")
+    third = provider.join("edge-3", join_token(managers[shop], shop, "edge-3"), "127.212.0.0/24")
     used = {"token": token, "name": "edge-1", "certificate_request": "x"}
     again = requests.post(
         f"{provider.url}v1/nodes/join", json=used, verify=str(provider.authority), timeout=60
     )
     assert again.status_code in (400, 403)
-    offer(managers[shop], shop, url, first)
+    offer(managers[shop], shop, url, first, third)
     offer(managers[lab], lab, url, second)
 
     # Orders, each in its project, on the project's node; a child is asked for with a certificate.
-    ada.order("web", url, parameters={"value": "1"})
-    bob.order("web", url, parameters={"value": "2"})
+    on_first = {"sla_parameters": {"computer_guid": first}}
+    ada.order("web", url, parameters={"value": "1"}, **on_first)
+    bob.order("web", url, parameters={"value": "2"}, **on_first)
     eve.order("tree", url, software_type="deep2", parameters={"value": "3"})
     for person, title in ((ada, "web"), (bob, "web"), (eve, "tree")):
         until(lambda p=person, t=title: p.is_healthy(t), f"{title} is healthy", 240)  # type: ignore[misc]
@@ -94,10 +109,19 @@ def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, an
     eve.ask("GET", f"v1/nodes/{first}", status=404)
 
     # A stop, and a start.
-    ada.order("web", url, parameters={"value": "1"}, state="stopped")
+    ada.order("web", url, parameters={"value": "1"}, state="stopped", **on_first)
     until(lambda: ada.is_healthy("web"), "web is stopped", 120)
-    ada.order("web", url, parameters={"value": "1"})
+    ada.order("web", url, parameters={"value": "1"}, **on_first)
     until(lambda: ada.is_healthy("web"), "web is started", 120)
+
+    # A share of what another one runs, which the project's manager allows.
+    (hosting,) = bob.trees()["web"]["instances"]
+    managers[shop].ask(
+        "POST", "v1/instance-nodes", {"title": "for all", "instance": hosting["guid"]}
+    )
+    share = ada.order("share", url, parameters={"colour": "blue"}, shared=True)
+    assert share["compute_partition_id"] == hosting["partition"]
+    ada.order("share", url, shared=True, state="destroyed")
 
     # A rename: the same instance.
     renamed = foreign | {"title": "site"}
@@ -113,17 +137,37 @@ def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, an
     before = starts(partition)
     provider.stop("master")
     provider.start()
-    bob.order("second", url, parameters={"value": "4"})
+    bob.order("second", url, parameters={"value": "4"}, sla_parameters={"reallocate": "true"})
     until(lambda: bob.is_healthy("second"), "an order after the restart", 240)
     assert starts(partition) == before
 
+    # A node is lost, and what may go elsewhere does.
+    lost = {first: "edge-1", third: "edge-3"}[bob.trees()["second"]["instances"][0]["node"]]
+    other = {"edge-1": third, "edge-3": first}[lost]
+    provider.stop(lost)
+    until(lambda: bob.trees()["second"]["instances"][0]["node"] == other, "it has moved", 240)
+    until(lambda: phase_of(bob, "second") == "healthy", "it runs there", 120)
+    provider.start_node(lost)
+    until(lambda: bob.is_healthy("second"), "what was left on the lost node is removed", 120)
+
+    # A backup, and all that comes after it undone.
+    backup = provider.root / "yesterday.backup"
+    provider.command("master", "backup", str(backup))
+    ada.order("undone", url, parameters={"value": "5"})
+    provider.stop("master")
+    provider.command("master", "restore", "--force", str(backup))
+    provider.start()
+    boss, ada = provider.again("boss@example.com"), provider.again("customer-1@example.com")
+    managers[shop] = provider.again("manager-0@example.com")
+    assert set(ada.trees()) == {"site"}
+    until(lambda: ada.is_healthy("site"), "site goes on as of the backup", 240)
+
     # Destroyed, and its partition is free again.
-    ada.order("site", url, state="destroyed")
+    ada.order("site", url, state="destroyed", **on_first)
     until(lambda: not ada.trees(), "site is gone", 120)
-    states = managers[shop].ask("GET", f"v1/nodes/{first}/partitions")["partitions"]
-    assert sum(each["state"] == "busy" for each in states) == 2
+    until(lambda: not is_busy(managers[shop], first, mine["partition"]), "it is free", 120)
     told = managers[shop].ask("GET", "v1/audit?limit=500")
     assert told["entries"], told
 
-    for which in ("master", "edge-1", "edge-2"):
+    for which in ("master", "edge-1", "edge-2", "edge-3"):
         assert "Traceback" not in provider.log(which), provider.log(which)[-4000:]

@@ -81,6 +81,17 @@ def test_what_is_published_comes_with_the_next_request(formatted: FlaskClient) -
     assert request_(formatted).connection == {"url": "http://x/?a&b", "port": "1"}
 
 
+def test_an_instance_that_is_gone_asks_for_nothing(formatted: FlaskClient) -> None:
+    """A buildout may outlive its instance: what it asks for must not become a service."""
+    late = request_form("child", requester_is_instance="true")
+    place = {"computer_id": NODE, "computer_partition_id": "slappart0"}
+    response = formatted.post("/requestComputerPartition", data=late | place)
+    assert (response.status_code, "is free" in response.text) == (403, True)
+    # slapproxy's clients do not say what they are, and ask for the person.
+    response = formatted.post("/requestComputerPartition", data=request_form("child") | place)
+    assert response.status_code == 200
+
+
 def test_a_partition_that_asks_is_named_by_the_header_or_the_form(formatted: FlaskClient) -> None:
     request_(formatted)
     form = request_form("child")
