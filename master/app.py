@@ -38,7 +38,7 @@ from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.rest import views as rest
 from slapos.master.secret_file import read_secret
 from slapos.master.settings import Profile, Settings
-from slapos.master.slap import hateoas, http_proxy, json_rpc, slap_tool
+from slapos.master.slap import hateoas, http_proxy, json_rpc, key_delivery, slap_tool
 from slapos.master.slap.asking import ASKING, FullAsking, LocalAsking
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
@@ -127,6 +127,7 @@ def create_app(
             people.blueprint,
             projects.blueprint,
             services.blueprint,
+            key_delivery.blueprint,
             panel_blueprint,
         ):
             app.register_blueprint(blueprint)

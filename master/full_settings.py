@@ -121,6 +121,10 @@ def _tls(text: str, _data: Path) -> bool:
     return truth("tls", text)
 
 
+def _key_delivery(text: str, _data: Path) -> bool:
+    return truth("legacy_key_delivery", text)
+
+
 def _count(text: str, _data: Path) -> int:
     number = int(text) if text.isascii() and text.isdigit() else 0
     if not 1 <= number <= 1000:
@@ -281,4 +285,10 @@ KEYS: tuple[Key, ...] = (
         _networks,
     ),
     Key("webhook_days", "3", "A webhook that fails for so many days is disabled.", _days),
+    Key(
+        "legacy_key_delivery",
+        "false",
+        "Whether the master makes private keys for slapos.core's nodes, and sends them.",
+        _key_delivery,
+    ),
 )

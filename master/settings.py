@@ -88,6 +88,7 @@ class Settings:
     openid_title: str = ""
     webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     webhook_days: int = 3
+    legacy_key_delivery: bool = False
 
 
 def read_settings(

@@ -5,6 +5,7 @@ what is not there is 403, as with the other masters that speak this protocol.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, request, url_for
@@ -13,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 from slapos.master.catalog import service as catalog
+from slapos.master.certificates.views import issuing
 from slapos.master.http import context, reads_only, reason_of, status_of
 from slapos.master.identity.caller import caller_of
 from slapos.master.identity.rights import Action, may, require
@@ -23,6 +25,7 @@ from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.provisioning.status import access_status
+from slapos.master.slap import key_delivery
 from slapos.master.slap.asking import asking
 from slapos.master.slap.form import named_partition, requester, tenant
 from slapos.master.slap.frontend import Bypass
@@ -241,8 +244,12 @@ def _list_shared_instances(asked: dict[str, Any]) -> Any:
 
 
 @_call("get.v0.software_instance_certificate", reads=True)
-def _get_software_instance_certificate(_asked: dict[str, Any]) -> Any:
-    return {"key": "", "certificate": ""}  # the local profile has none
+def _get_software_instance_certificate(asked: dict[str, Any]) -> Any:
+    if asking().is_local:
+        return key_delivery.NOTHING
+    key_delivery.check_on()
+    make = partial(key_delivery.for_instance, reference=asked["instance_guid"])
+    return key_delivery.later(make, jsonify)
 
 
 @_call("put.v0.software_instance_reported_state")
@@ -418,13 +425,20 @@ def _post_compute_node_usage(_asked: dict[str, Any]) -> Any:
 
 
 @_call("post.v0.compute_node_certificate")
-def _post_compute_node_certificate(_asked: dict[str, Any]) -> Any:
-    return {"key": "", "certificate": ""}  # the local profile has none
+def _post_compute_node_certificate(asked: dict[str, Any]) -> Any:
+    if asking().is_local:
+        return key_delivery.NOTHING
+    key_delivery.check_on()
+    return key_delivery.for_node(context().session, issuing(), asked["computer_guid"])
 
 
 @_call("remove.v0.compute_node_certificate")
-def _remove_compute_node_certificate(_asked: dict[str, Any]) -> Any:
-    return _done("Ignored")
+def _remove_compute_node_certificate(asked: dict[str, Any]) -> Any:
+    if asking().is_local:
+        return _done("Ignored")
+    key_delivery.check_on()
+    key_delivery.revoke_of_node(context().session, issuing(), asked["computer_guid"])
+    return _done("Certificate removed")
 
 
 @_call("get.v0.hateoas_url", reads=True)

@@ -4,6 +4,8 @@ Fields that end in `_xml`, and `state` of a request, are SLAP documents. A field
 leaves empty may come as the text "None".
 """
 
+from functools import partial
+
 from flask import Blueprint, Response, current_app, g, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
@@ -17,7 +19,7 @@ from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.provisioning.status import access_status, build_status
-from slapos.master.slap import answer, fast_lane, form, node_view
+from slapos.master.slap import answer, fast_lane, form, key_delivery, node_view
 from slapos.master.slap.asking import asking
 from slapos.master.slap.fast_lane import KeptAnswer, KeptAnswers
 from slapos.master.slap.frontend import Bypass
@@ -88,8 +90,15 @@ def register_computer_partition() -> ResponseReturnValue:
 
 @blueprint.get("/getComputerPartitionCertificate")
 def get_computer_partition_certificate() -> ResponseReturnValue:
-    """The local profile has no certificates."""
-    return answer.xml(dumps({"certificate": "", "key": ""}))
+    """Give an instance a key and its certificate, if this master does that; else empty texts.
+
+    slapos.core's node asks at each pass, and goes on without.
+    """
+    if not key_delivery.is_on():
+        return answer.xml(dumps({"certificate": "", "key": ""}))
+    node, partition = request.args["computer_id"], request.args["computer_partition_id"]
+    make = partial(key_delivery.for_partition, node=node, partition=partition)
+    return key_delivery.later(make, lambda made: answer.xml(dumps(dict(made))))
 
 
 @blueprint.post("/loadComputerConfigurationFromXML")
