@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 from flask.typing import ResponseReturnValue
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import BadRequestKeyError, HTTPException
@@ -239,6 +239,12 @@ def until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Res
             return transaction()
         except StaleDataError:
             continue
+        except DataError as error:
+            # PostgreSQL alone says so; what is asked stays out of the log, being anything at all.
+            raise InvalidRequest(
+                "something that was asked cannot be in the database: a NUL character, or a number "
+                "that is too large; leave it out"
+            ) from error
         except DBAPIError as error:
             if not is_passing(error) or parts.clock.monotonic() > give_up:
                 current_app.logger.exception("the database failed")
