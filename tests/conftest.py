@@ -1,5 +1,6 @@
 """What every test may ask for; a test that asks for a database runs on each kind of it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def empty_database_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         return
     server: Postgresql = request.getfixturevalue("postgresql")
     yield server.url(server.empty())
+
+
+@pytest.fixture(autouse=True)
+def _umask_as_before() -> Iterator[None]:
+    """Commands set their umask, also those that a test runs in its own process."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)
 
 
 @pytest.fixture(params=KINDS)
