@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from slapos.protocol.certificate import instance_uri, node_uri, person_uri
 from slapos.protocol.errors import InvalidRequest
 
 #: How long an authority lives: longer than anything that it signs.
@@ -43,6 +44,14 @@ class SubjectKind(StrEnum):
     INSTANCE = "instance"
     PERSON = "person"
     SERVER = "server"
+
+
+#: How a certificate names whom it is for.
+URIS = {
+    SubjectKind.NODE: node_uri,
+    SubjectKind.INSTANCE: instance_uri,
+    SubjectKind.PERSON: person_uri,
+}
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class Authority:
         life: timedelta,
     ) -> x509.Certificate:
         """Return a certificate by which a node, an instance or a person shows who it is."""
-        names = [x509.UniformResourceIdentifier(uri_of(kind, reference))]
+        names = [x509.UniformResourceIdentifier(URIS[kind](reference))]
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH
         return self._sign(reference, names, purpose, public_key, now, life)
 
@@ -157,11 +166,6 @@ class Authority:
             )
             .sign(self.key, hashes.SHA256())
         )
-
-
-def uri_of(kind: SubjectKind, reference: str) -> str:
-    """Return the URI by which a certificate names whom it is for."""
-    return f"slapos:{kind}:{reference}"
 
 
 def read_request(text: str) -> CertificatePublicKeyTypes:

@@ -1,6 +1,5 @@
 """How a machine becomes a node: a one-time token, and a certificate for a key of its own."""
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +13,7 @@ from slapos.master.certificates.model import TITLE_LENGTH, JoinToken
 from slapos.master.certificates.service import Issued, Issuing
 from slapos.master.identity.caller import caller_of
 from slapos.master.identity.model import Project
+from slapos.master.identity.one_way import hash_of
 from slapos.master.identity.rights import Action, require
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
@@ -56,7 +56,7 @@ def make_join_token(
     text = TokenText.compose(identifiers.token(SECRET_LENGTH), authority.fingerprint).text
     now = issuing.clock.now()
     row = JoinToken(
-        digest=_digest(text),
+        digest=hash_of(text),
         title=title,
         project_id=project.id,
         created_by=caller_of(session).name,
@@ -74,7 +74,7 @@ def join(session: Session, issuing: Issuing, token: str, name: str, request: str
     Raises TokenInvalid.
     """
     key = fingerprint(read_request(request))
-    row = session.scalar(_TOKEN, {"digest": _digest(token.strip())})
+    row = session.scalar(_TOKEN, {"digest": hash_of(token.strip())})
     if row is None:
         raise TokenInvalid("the token is unknown: copy the whole of it, or make another one")
     now = issuing.clock.now()
@@ -97,7 +97,3 @@ def join(session: Session, issuing: Issuing, token: str, name: str, request: str
 def command(url: str, token: str, title: str) -> str:
     """Return what to run on the machine."""
     return f"slapos node register --master {url} --token {token} --name {shlex.quote(title)}"
-
-
-def _digest(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()

@@ -4,17 +4,15 @@ from typing import Annotated, Any
 
 from flask import Blueprint, Response, current_app, request
 from pydantic import Field
-from sqlalchemy import select
 
 from slapos.master import rest
 from slapos.master.certificates import joining, service
 from slapos.master.certificates.model import IssuedCertificate
 from slapos.master.certificates.service import Issued, Issuing
 from slapos.master.http import context, public
+from slapos.master.identity import service as people
 from slapos.master.identity.model import Project
-from slapos.master.identity.rights import Action, not_there, require
 from slapos.master.identity.secret_box import SecretBox
-from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.protocol.errors import Conflict, Forbidden, NotFound, Unauthorized
 
@@ -130,10 +128,7 @@ def show_revocations() -> Response:
 def make_join_token(body: NewJoinToken) -> dict[str, Any]:
     """Make a join token."""
     session = context().session
-    project = session.scalar(select(Project).where(Project.reference == body.project))
-    if project is None:
-        raise not_there(Subject(Kind.PROJECT, body.project))
-    require(session, Action.SEE, project)
+    project = people.find_project(session, body.project)
     text, row = joining.make_join_token(
         session, issuing(), context().identifiers, project, body.title
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from slapos.protocol.certificate_request import make_key, make_request
 from tests.database import Postgresql
 from tests.e2e.counted import starts, write_release
 from tests.e2e.deployment import until
@@ -81,11 +82,11 @@ def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, an
     first = provider.join("edge-1", token, "127.210.0.0/24")
     second = provider.join("edge-2", join_token(managers[lab], lab, "edge-2"), "127.211.0.0/24")
     third = provider.join("edge-3", join_token(managers[shop], shop, "edge-3"), "127.212.0.0/24")
-    used = {"token": token, "name": "edge-1", "certificate_request": "x"}
+    used = {"token": token, "name": "edge-1", "certificate_request": make_request(make_key(), "x")}
     again = requests.post(
         f"{provider.url}v1/nodes/join", json=used, verify=str(provider.authority), timeout=60
     )
-    assert again.status_code in (400, 403)
+    assert (again.status_code, again.json()["error"]) == (403, "token_invalid")
     offer(managers[shop], shop, url, first, third)
     offer(managers[lab], lab, url, second)
 
