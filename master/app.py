@@ -12,8 +12,8 @@ from slapos.master.catalog import product_views as products
 from slapos.master.catalog import supply_views as supplies
 from slapos.master.catalog import views as catalog
 from slapos.master.certificates import views as certificates
+from slapos.master.certificates.authorities import PURPOSE
 from slapos.master.certificates.front import FRONT, Front
-from slapos.master.certificates.service import PURPOSE
 from slapos.master.certificates.showing import authenticate as by_what_is_shown
 from slapos.master.certificates.views import BOX
 from slapos.master.database import open_database

@@ -5,8 +5,8 @@ import logging
 from sqlalchemy.orm import Session
 
 from slapos.master import migrations
-from slapos.master.certificates import service as certificates
-from slapos.master.certificates.service import PURPOSE, Issuing
+from slapos.master.certificates import authorities
+from slapos.master.certificates.authorities import PURPOSE, Issuing
 from slapos.master.database import Database, open_database
 from slapos.master.identity import links
 from slapos.master.identity.caller import SYSTEM
@@ -42,7 +42,7 @@ def initialise(
         box = SecretBox(read_secret(settings.secret_file), PURPOSE)
         _make_tables(database)
         with database.writing.begin() as session:
-            certificates.ensure_authority(session, Issuing(clock or SystemClock(), box))
+            authorities.ensure_authority(session, Issuing(clock or SystemClock(), box))
     finally:
         database.close()
 

@@ -7,10 +7,12 @@ from datetime import timedelta
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from slapos.master.certificates import authorities
 from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.authority import SubjectKind, fingerprint, read_request
 from slapos.master.certificates.model import TITLE_LENGTH, JoinToken
-from slapos.master.certificates.service import Issued, Issuing
+from slapos.master.certificates.service import Issued
 from slapos.master.identity.caller import caller_of
 from slapos.master.identity.model import Project
 from slapos.master.identity.one_way import hash_of
@@ -52,7 +54,7 @@ def make_join_token(
     checked_text("the name of a node", title, TITLE_LENGTH)
     require(session, Action.CREATE, Subject(Kind.JOIN_TOKEN, title, project.id))
     project.check_active()
-    authority = certificates.active_authority(session, issuing.clock)
+    authority = authorities.active_authority(session, issuing.clock)
     text = TokenText.compose(identifiers.token(SECRET_LENGTH), authority.fingerprint).text
     now = issuing.clock.now()
     row = JoinToken(

@@ -6,9 +6,10 @@ from flask import Blueprint, Response, current_app, request
 from pydantic import Field
 
 from slapos.master import rest
-from slapos.master.certificates import joining, service
+from slapos.master.certificates import authorities, joining, service
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.model import IssuedCertificate
-from slapos.master.certificates.service import Issued, Issuing
+from slapos.master.certificates.service import Issued
 from slapos.master.http import context, public
 from slapos.master.identity import service as people
 from slapos.master.identity.model import Project
@@ -101,11 +102,11 @@ class Revoked(rest.Answer):
 @rest.operation(summary="Show the certificate authorities to trust", answer=AuthorityShown)
 def show_authority() -> dict[str, Any]:
     """Show the authorities to trust."""
-    found = service.announced(context().session, context().clock)
+    found = authorities.announced(context().session, context().clock)
     return {
         "certificates": [each.certificate for each in found],
         "fingerprints": [each.fingerprint for each in found],
-        "signatures": service.vouch(context().session, issuing()),
+        "signatures": authorities.vouch(context().session, issuing()),
     }
 
 

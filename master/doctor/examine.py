@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from slapos.master import migrations
+from slapos.master.certificates import authorities
 from slapos.master.certificates import service as certificates
-from slapos.master.certificates.service import PURPOSE, Issuing
+from slapos.master.certificates.authorities import PURPOSE, Issuing
 from slapos.master.database import Database, open_database
 from slapos.master.doctor.at_work import check_nodes, check_people, check_tasks
 from slapos.master.doctor.machine import check_answers, check_certificate, check_space, check_url
@@ -108,9 +109,9 @@ def _clock(session: Session, clock: Clock, took: float) -> Finding:
 
 def _authority(session: Session, clock: Clock, secret: bytes) -> Iterator[Finding]:
     try:
-        authority = certificates.active_authority(session, clock)
+        authority = authorities.active_authority(session, clock)
         certificates.revocations(session, Issuing(clock, SecretBox(secret, PURPOSE)))
-    except certificates.NoAuthority as error:
+    except authorities.NoAuthority as error:
         yield problem(str(error), "slapos master init")
         return
     except SecretUnusable as error:

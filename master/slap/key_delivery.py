@@ -12,8 +12,8 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.authority import SubjectKind, read_certificate
-from slapos.master.certificates.service import Issuing
 from slapos.master.certificates.views import issuing
 from slapos.master.http import Elsewhere, assembly, context, in_transaction, status_of
 from slapos.master.identity.caller import serve

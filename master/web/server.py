@@ -15,8 +15,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.front import FRONT, Front
-from slapos.master.certificates.service import Issuing
 from slapos.master.certificates.showing import CERTIFICATE
 from slapos.master.certificates.views import BOX
 from slapos.master.feed.admission import Admission

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.exc import SQLAlchemyError
 
+from slapos.master.certificates import authorities
 from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.authority import key_text
-from slapos.master.certificates.service import Issuing
 from slapos.master.database import Database
 from slapos.master.identity.caller import SYSTEM, serve
 from slapos.master.settings import Settings
@@ -56,8 +57,8 @@ class ServerTls:
         """Take over authorities and a certificate that are new. Raises SlapOSError, OSError."""
         with self._database.writing() as session:
             serve(session, SYSTEM)
-            certificates.ensure_authority(session, self._issuing)
-            trusted = certificates.trusted(session)
+            authorities.ensure_authority(session, self._issuing)
+            trusted = authorities.trusted(session)
             new = {each.certificate for each in trusted} - self._authorities
             if self._settings.certificate_file is not None:
                 self._load_files()

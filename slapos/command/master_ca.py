@@ -25,7 +25,7 @@ from slapos.command.master_options import add_master_arguments, opened_master
 from slapos.protocol.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from slapos.master.certificates.service import Issuing
+    from slapos.master.certificates.authorities import Issuing
     from slapos.master.offline import OfflineMaster
 
 Rows = list[dict[str, Any]]
@@ -77,28 +77,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _authorities(master: "OfflineMaster", arguments: argparse.Namespace) -> Rows:
-    from slapos.master.certificates import service  # noqa: PLC0415 - not for `--help`
+    from slapos.master.certificates import authorities  # noqa: PLC0415 - not for `--help`
 
     issuing = issuing_of(master)
 
     def work(session: Any) -> Rows:
         if arguments.action == "rotate":
-            service.rotate(session, issuing)
+            authorities.rotate(session, issuing)
         elif arguments.action == "retire":
             name, anyway = arguments.name, arguments.force
-            service.retire(session, master.clock, name, anyway=anyway)
+            authorities.retire(session, master.clock, name, anyway=anyway)
         else:
-            service.ensure_authority(session, issuing)
-        signing = service.active_authority(session, master.clock)
+            authorities.ensure_authority(session, issuing)
+        signing = authorities.active_authority(session, master.clock)
         return [
             {
                 "fingerprint": each.fingerprint if arguments.json else each.fingerprint[:SHORT],
                 "signs": _signs(each is signing, each.signs_from, master),
-                "in_use": service.holders(session, master.clock, each),
+                "in_use": authorities.holders(session, master.clock, each),
                 "ends": each.not_after.date().isoformat(),
                 "certificate": each.certificate,
             }
-            for each in service.trusted(session)
+            for each in authorities.trusted(session)
         ]
 
     return master.write(work)
@@ -136,7 +136,7 @@ def _certificates(master: "OfflineMaster", arguments: argparse.Namespace) -> Row
 
 def issuing_of(master: "OfflineMaster") -> "Issuing":
     """Return what it takes to issue, from the master's secret file."""
-    from slapos.master.certificates.service import PURPOSE, Issuing  # noqa: PLC0415
+    from slapos.master.certificates.authorities import PURPOSE, Issuing  # noqa: PLC0415
     from slapos.master.identity.secret_box import SecretBox  # noqa: PLC0415
     from slapos.master.secret_file import read_secret  # noqa: PLC0415
 

@@ -144,7 +144,7 @@ def _remove(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
 
 def _token(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
     from slapos.command.master_ca import issuing_of  # noqa: PLC0415
-    from slapos.master.certificates import joining, service  # noqa: PLC0415
+    from slapos.master.certificates import authorities, joining  # noqa: PLC0415
     from slapos.master.identity.service import find_project  # noqa: PLC0415
 
     if arguments.project is None:
@@ -152,7 +152,7 @@ def _token(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
     issuing = issuing_of(master)
 
     def work(session: "Session") -> Report:
-        service.ensure_authority(session, issuing)
+        authorities.ensure_authority(session, issuing)
         project = find_project(session, arguments.project)
         text, row = joining.make_join_token(
             session, issuing, master.identifiers, project, arguments.node

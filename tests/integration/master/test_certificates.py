@@ -16,10 +16,11 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from slapos.master.app import create_app
+from slapos.master.certificates import authorities
 from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.authority import Authority, SubjectKind
 from slapos.master.certificates.model import IssuedCertificate, JoinToken
-from slapos.master.certificates.service import Issuing
 from slapos.master.certificates.showing import CERTIFICATE, authenticate
 from slapos.master.certificates.views import BOX
 from slapos.master.secret_file import make_secret_file
@@ -53,7 +54,7 @@ def world(
     app = create_app(settings, clock, SystemIdentifiers(), by_either)
     world = World(app)
     with world.session() as session:
-        certificates.ensure_authority(session, issuing(world))
+        authorities.ensure_authority(session, issuing(world))
         session.commit()
     yield world
     app.extensions["slapos"].database.close()
@@ -99,7 +100,7 @@ def error_of(response: TestResponse) -> tuple[int, str]:
 
 def test_each_authority_vouches_for_all_of_them(world: World) -> None:
     with world.session() as session:
-        certificates.rotate(session, issuing(world))
+        authorities.rotate(session, issuing(world))
         session.commit()
     told = world.app.test_client().get("/v1/authority").get_json()
     both, signatures = told["certificates"], told["signatures"]
@@ -286,21 +287,21 @@ def test_an_authority_is_changed_with_overlap(
     world: World, joined: dict[str, Any], clock: FakeClock
 ) -> None:
     with world.session() as session:
-        old = certificates.active_authority(session, clock).fingerprint
-        certificates.rotate(session, issuing(world))
+        old = authorities.active_authority(session, clock).fingerprint
+        authorities.rotate(session, issuing(world))
         session.commit()
     client = shows(world, joined["certificate"])
     asked = {"certificate_request": make_request(make_key(), "x")}
     before = client.post("/v1/certificates/renewals", json=asked).get_json()
     assert before["authority"].count("BEGIN CERTIFICATE") == 2
     assert _signers(world) == {old}
-    clock.advance(certificates.KNOWN_AFTER.total_seconds() + 1)
+    clock.advance(authorities.KNOWN_AFTER.total_seconds() + 1)
     after = client.post("/v1/certificates/renewals", json=asked).get_json()
     assert len(_signers(world)) == 2
     for certificate in (joined["certificate"], before["certificate"], after["certificate"]):
         assert shows(world, certificate).get("/v1/nodes").status_code == 200
     with world.session() as session:
-        certificates.retire(session, clock, old)
+        authorities.retire(session, clock, old)
         session.commit()
     assert shows(world, after["certificate"]).get("/v1/nodes").status_code == 200
     refused = shows(world, joined["certificate"]).get("/v1/nodes")

@@ -14,9 +14,9 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from slapos.master.app import create_app
-from slapos.master.certificates import service as certificates
+from slapos.master.certificates import authorities
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.model import IssuedCertificate
-from slapos.master.certificates.service import Issuing
 from slapos.master.certificates.showing import CERTIFICATE
 from slapos.master.certificates.views import BOX
 from slapos.master.secret_file import make_secret_file
@@ -54,7 +54,7 @@ def make_world(
         world = World(create_app(full, clock, SystemIdentifiers(), by_either))
         made.append(world)
         with world.session() as session:
-            certificates.ensure_authority(session, Issuing(clock, world.app.extensions[BOX]))
+            authorities.ensure_authority(session, Issuing(clock, world.app.extensions[BOX]))
             session.commit()
         return world
 

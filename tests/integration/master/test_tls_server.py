@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from flask import Flask
 
 from slapos.master.app import create_app
-from slapos.master.certificates import joining
+from slapos.master.certificates import authorities, joining
 from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.authority import key_text
-from slapos.master.certificates.service import Issuing
 from slapos.master.certificates.views import BOX
 from slapos.master.http import Assembly
 from slapos.master.identity.caller import SYSTEM, serve
@@ -46,7 +46,7 @@ def application(settings: Settings, tmp_path: Path, **more: Any) -> Flask:
         database_url=settings.database_url, profile=Profile.FULL, secret_file=secret, **more
     )
     app = create_app(full)
-    in_session(app, lambda session: certificates.ensure_authority(session, issuing(app)))
+    in_session(app, lambda session: authorities.ensure_authority(session, issuing(app)))
     return app
 
 
@@ -161,12 +161,12 @@ def test_an_authority_is_changed_and_no_call_fails(settings: Settings, tmp_path:
         threads = [threading.Thread(target=work, args=(each, url)) for each in machines]
         for thread in threads:
             thread.start()
-        old = in_session(app, lambda s: certificates.active_authority(s, SystemClock()).fingerprint)
+        old = in_session(app, lambda s: authorities.active_authority(s, SystemClock()).fingerprint)
         soon = timedelta(seconds=2)
-        in_session(app, lambda s: certificates.rotate(s, issuing(app), soon))
+        in_session(app, lambda s: authorities.rotate(s, issuing(app), soon))
         try:
             until(lambda: all(_signer(each) != _first(machines, app, old) for each in machines))
-            in_session(app, lambda s: certificates.retire(s, SystemClock(), old))
+            in_session(app, lambda s: authorities.retire(s, SystemClock(), old))
             so_far = len(calls)
             until(lambda: len(calls) > so_far + 60)
         finally:
@@ -185,7 +185,7 @@ def _signer(machine: Machine) -> bytes:
 
 def _first(machines: list[Machine], app: Flask, fingerprint: str) -> bytes:
     def work(session: Any) -> bytes:
-        for each in certificates.trusted(session):
+        for each in authorities.trusted(session):
             if each.fingerprint == fingerprint:
                 found = x509.load_pem_x509_certificate(each.certificate.encode())
                 digest: bytes = found.extensions.get_extension_for_class(
