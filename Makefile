@@ -16,7 +16,7 @@ environment:
 # A file at a time on each of two processes: half the time on two cores, and no test meets another
 # of its file.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: environment
 	$(BIN)/ruff check .

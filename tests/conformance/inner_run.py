@@ -39,12 +39,14 @@ class Master:
     """A master to ask: how it is started (before `proxy start …`), and how its answers begin.
 
     `server` is what its answers carry in the header Server: thus nobody else is mistaken for it.
-    `tables` is SQL that gives its tables slapproxy's names.
+    `tables` is SQL that gives its tables slapproxy's names. A `warm` one is started by a process
+    that has its modules in memory (`warm_master.py`).
     """
 
     command: tuple[str, ...]
     server: str
     tables: str = ""
+    warm: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,9 @@ class Outcome:
 def master_named(name: str) -> Master:
     """Return `ours`, the real `slapproxy`, or `nonsense`."""
     masters = {
-        "ours": lambda: Master((str(Path(sys.executable).with_name("slapos")),), "uvicorn", TABLES),
+        "ours": lambda: Master(
+            (sys.executable, str(HERE / "warm_master.py")), "uvicorn", TABLES, warm=True
+        ),
         "slapproxy": lambda: Master((str(peer_environment() / "slapos"),), "Werkzeug"),
         "nonsense": lambda: Master((sys.executable, str(HERE / "nonsense_master.py")), "Teapot"),
     }
@@ -107,6 +111,7 @@ def _start(
         **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
         "PYTHONPATH": str(HERE),
         "SLAPOS_CONFORMANCE_COMMAND": json.dumps(master.command),
+        "SLAPOS_CONFORMANCE_WARM": "yes" if master.warm else "",
         "SLAPOS_CONFORMANCE_SERVER": master.server,
         "SLAPOS_CONFORMANCE_SHARD": f"{shard}/{SHARDS}",
         "SLAPOS_CONFORMANCE_NOT_TRIED": ",".join(not_tried),

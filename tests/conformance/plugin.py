@@ -11,9 +11,11 @@ Settings come by environment variables, see `tests/conformance/inner_run.py`, wh
 
 import configparser
 import contextlib
+import functools
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +30,8 @@ import pytest
 import requests
 
 COMMAND: list[str] = json.loads(os.environ["SLAPOS_CONFORMANCE_COMMAND"])
+#: Whether the command starts masters as it is told on its standard input (`warm_master.py`).
+WARM = bool(os.environ.get("SLAPOS_CONFORMANCE_WARM"))
 SERVER_HEADER = os.environ["SLAPOS_CONFORMANCE_SERVER"]
 SHARD, SHARDS = (int(part) for part in os.environ["SLAPOS_CONFORMANCE_SHARD"].split("/"))
 #: Tests that are not even tried: names of classes.
@@ -55,6 +59,68 @@ original_move_proxy = peer_tests.TestLocalSoftwareReleaseRootPathMigration.moveP
 answers_seen = 0
 
 
+def start_cold(arguments: list[str], directory: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """Start a master as whoever installs it does."""
+    with log.open("wb") as stream:
+        return subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            cwd=directory,
+        )
+
+
+def start_warm(arguments: list[str], directory: Path, log: Path) -> "Forked":
+    """Start a master as a fork of a process that has its modules in memory."""
+    process = warm_process()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    asked = {"arguments": arguments, "directory": str(directory), "log": str(log)}
+    process.stdin.write(f"{json.dumps(asked)}\n")
+    process.stdin.flush()
+    return Forked(int(process.stdout.readline()))
+
+
+@functools.cache
+def warm_process() -> "subprocess.Popen[str]":
+    """Return the process that starts masters; it ends with this one."""
+    return subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+class Forked:
+    """A process that is another's child, with what this plugin needs of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def poll(self) -> int | None:
+        """Return None while it is there."""
+        try:
+            os.kill(self._pid, 0)
+        except ProcessLookupError:
+            return 0
+        return None
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self, timeout: float = PATIENCE) -> None:
+        """Wait until it has ended; raise TimeoutExpired."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(COMMAND, timeout)
+            time.sleep(0.01)
+
+
 class MasterProcess:
     """A master started for one test. It starts at the first question.
 
@@ -77,7 +143,7 @@ class MasterProcess:
                 if name.startswith("multimaster/")
             },
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._started_with = ""
         self._log = Path(tempfile.mkstemp(prefix="slapos-conformance-", suffix=".log")[1])
 
@@ -89,14 +155,8 @@ class MasterProcess:
         self.stop()
         served = self.file.with_name(f"{self.file.name}.served")
         served.write_text(wanted)
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*COMMAND, "proxy", "start", "--cfg", str(served)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.file.parent,
-            )
+        start = start_warm if WARM else start_cold
+        self._process = start(["proxy", "start", "--cfg", str(served)], self.file.parent, self._log)
         self._started_with = wanted
         self._wait()
 

@@ -66,16 +66,16 @@ def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, an
     url = write_release(provider.root / "release")
 
     # People and projects.
-    boss = provider.person("boss@example.com", "administrator")
-    shop = boss.ask("POST", "v1/projects", {"title": "shop"})["reference"]
-    lab = boss.ask("POST", "v1/projects", {"title": "lab"})["reference"]
+    administrator = provider.person("administrator@example.com", "administrator")
+    shop = administrator.ask("POST", "v1/projects", {"title": "shop"})["reference"]
+    lab = administrator.ask("POST", "v1/projects", {"title": "lab"})["reference"]
     managers = {
         project: provider.person(f"manager-{n}@example.com", "production_manager", project=project)
         for n, project in enumerate((shop, lab))
     }
-    ada = provider.person("customer-1@example.com", "customer", project=shop)
-    bob = provider.person("customer-2@example.com", "customer", project=shop)
-    eve = provider.person("customer-3@example.com", "customer", project=lab)
+    customer = provider.person("customer-1@example.com", "customer", project=shop)
+    neighbour = provider.person("customer-2@example.com", "customer", project=shop)
+    stranger = provider.person("customer-3@example.com", "customer", project=lab)
 
     # Machines join; a token is good once, and for its name.
     token = join_token(managers[shop], shop, "edge-1")
@@ -92,42 +92,42 @@ def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, an
 
     # Orders, each in its project, on the project's node; a child is asked for with a certificate.
     on_first = {"sla_parameters": {"computer_guid": first}}
-    ada.order("web", url, parameters={"value": "1"}, **on_first)
-    bob.order("web", url, parameters={"value": "2"}, **on_first)
-    eve.order("tree", url, software_type="deep2", parameters={"value": "3"})
-    for person, title in ((ada, "web"), (bob, "web"), (eve, "tree")):
+    customer.order("web", url, parameters={"value": "1"}, **on_first)
+    neighbour.order("web", url, parameters={"value": "2"}, **on_first)
+    stranger.order("tree", url, software_type="deep2", parameters={"value": "3"})
+    for person, title in ((customer, "web"), (neighbour, "web"), (stranger, "tree")):
         until(lambda p=person, t=title: p.is_healthy(t), f"{title} is healthy", 240)  # type: ignore[misc]
-    assert len(eve.trees()["tree"]["instances"]) == 2
-    assert {each["node"] for each in eve.trees()["tree"]["instances"]} == {second}
-    (mine,) = ada.trees()["web"]["instances"]
+    assert len(stranger.trees()["tree"]["instances"]) == 2
+    assert {each["node"] for each in stranger.trees()["tree"]["instances"]} == {second}
+    (mine,) = customer.trees()["web"]["instances"]
     assert mine["node"] == first
-    assert set(ada.trees()) == {"web"}
+    assert set(customer.trees()) == {"web"}
 
     # What is another's is not there.
     foreign = {"instance_guid": mine["guid"]}
-    eve.ask("POST", "slapos.get.v0.software_instance", foreign, status=403)
-    bob.ask("POST", "slapos.get.v0.software_instance", foreign, status=403)
-    eve.ask("GET", f"v1/nodes/{first}", status=404)
+    stranger.ask("POST", "slapos.get.v0.software_instance", foreign, status=403)
+    neighbour.ask("POST", "slapos.get.v0.software_instance", foreign, status=403)
+    stranger.ask("GET", f"v1/nodes/{first}", status=404)
 
     # A stop, and a start.
-    ada.order("web", url, parameters={"value": "1"}, state="stopped", **on_first)
-    until(lambda: ada.is_healthy("web"), "web is stopped", 120)
-    ada.order("web", url, parameters={"value": "1"}, **on_first)
-    until(lambda: ada.is_healthy("web"), "web is started", 120)
+    customer.order("web", url, parameters={"value": "1"}, state="stopped", **on_first)
+    until(lambda: customer.is_healthy("web"), "web is stopped", 120)
+    customer.order("web", url, parameters={"value": "1"}, **on_first)
+    until(lambda: customer.is_healthy("web"), "web is started", 120)
 
     # A share of what another one runs, which the project's manager allows.
-    (hosting,) = bob.trees()["web"]["instances"]
+    (hosting,) = neighbour.trees()["web"]["instances"]
     managers[shop].ask(
         "POST", "v1/instance-nodes", {"title": "for all", "instance": hosting["guid"]}
     )
-    share = ada.order("share", url, parameters={"colour": "blue"}, shared=True)
+    share = customer.order("share", url, parameters={"colour": "blue"}, shared=True)
     assert share["compute_partition_id"] == hosting["partition"]
-    ada.order("share", url, shared=True, state="destroyed")
+    customer.order("share", url, shared=True, state="destroyed")
 
     # A rename: the same instance.
     renamed = foreign | {"title": "site"}
-    ada.ask("POST", "slapos.put.v0.software_instance_title", renamed)
-    assert set(ada.trees()) == {"site"}
+    customer.ask("POST", "slapos.put.v0.software_instance_title", renamed)
+    assert set(customer.trees()) == {"site"}
 
     # The authority is changed while all goes on.
     provider.command("master", "ca", "rotate")
@@ -138,34 +138,37 @@ def test_a_day(provider: Provider) -> None:  # noqa: PLR0915 - a day is long, an
     before = starts(partition)
     provider.stop("master")
     provider.start()
-    bob.order("second", url, parameters={"value": "4"}, sla_parameters={"reallocate": "true"})
-    until(lambda: bob.is_healthy("second"), "an order after the restart", 240)
+    neighbour.order("second", url, parameters={"value": "4"}, sla_parameters={"reallocate": "true"})
+    until(lambda: neighbour.is_healthy("second"), "an order after the restart", 240)
     assert starts(partition) == before
 
     # A node is lost, and what may go elsewhere does.
-    lost = {first: "edge-1", third: "edge-3"}[bob.trees()["second"]["instances"][0]["node"]]
+    lost = {first: "edge-1", third: "edge-3"}[neighbour.trees()["second"]["instances"][0]["node"]]
     other = {"edge-1": third, "edge-3": first}[lost]
     provider.stop(lost)
-    until(lambda: bob.trees()["second"]["instances"][0]["node"] == other, "it has moved", 240)
-    until(lambda: phase_of(bob, "second") == "healthy", "it runs there", 120)
+    until(lambda: neighbour.trees()["second"]["instances"][0]["node"] == other, "it has moved", 240)
+    until(lambda: phase_of(neighbour, "second") == "healthy", "it runs there", 120)
     provider.start_node(lost)
-    until(lambda: bob.is_healthy("second"), "what was left on the lost node is removed", 120)
+    until(lambda: neighbour.is_healthy("second"), "what was left on the lost node is removed", 120)
 
     # A backup, and all that comes after it undone.
     backup = provider.root / "yesterday.backup"
     provider.command("master", "backup", str(backup))
-    ada.order("undone", url, parameters={"value": "5"})
+    customer.order("undone", url, parameters={"value": "5"})
     provider.stop("master")
     provider.command("master", "restore", "--force", str(backup))
     provider.start()
-    boss, ada = provider.again("boss@example.com"), provider.again("customer-1@example.com")
+    administrator, customer = (
+        provider.again("administrator@example.com"),
+        provider.again("customer-1@example.com"),
+    )
     managers[shop] = provider.again("manager-0@example.com")
-    assert set(ada.trees()) == {"site"}
-    until(lambda: ada.is_healthy("site"), "site goes on as of the backup", 240)
+    assert set(customer.trees()) == {"site"}
+    until(lambda: customer.is_healthy("site"), "site goes on as of the backup", 240)
 
     # Destroyed, and its partition is free again.
-    ada.order("site", url, state="destroyed", **on_first)
-    until(lambda: not ada.trees(), "site is gone", 120)
+    customer.order("site", url, state="destroyed", **on_first)
+    until(lambda: not customer.trees(), "site is gone", 120)
     until(lambda: not is_busy(managers[shop], first, mine["partition"]), "it is free", 120)
     told = managers[shop].ask("GET", "v1/audit?limit=500")
     assert told["entries"], told
