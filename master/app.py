@@ -41,6 +41,8 @@ from slapos.master.settings import Profile, Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, key_delivery, slap_tool
 from slapos.master.slap.asking import ASKING, FullAsking, LocalAsking
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane, KeptAnswers
+from slapos.master.slap.full_lane import FullLane
+from slapos.master.slap.keeping import KEPT_ANSWERS
 from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
 from slapos.master.tasks import views as tasks
 from slapos.master.traffic import frame
@@ -81,6 +83,7 @@ def create_app(
     count_exchanges(database.writing, identifiers, announcer)
     if not is_local:
         record_changes(database.writing, clock, put)
+    limits = frame.limits_of(settings, clock)
     parts = http.Assembly(
         database=database,
         clock=clock,
@@ -91,9 +94,7 @@ def create_app(
         settings=settings,
         announcer=announcer,
         authenticate=frame.surrounded(
-            authenticate or (http.everybody_is_local if is_local else by_what_is_shown),
-            settings,
-            clock,
+            authenticate or (http.everybody_is_local if is_local else by_what_is_shown), limits
         ),
     )
     if is_local:
@@ -134,9 +135,9 @@ def create_app(
     app.extensions[ASKING] = LocalAsking() if is_local else FullAsking()
     views, answers = NodeViews(), KeptAnswers()
     app.extensions[NODE_VIEWS] = views
-    app.extensions[slap_tool.KEPT_ANSWERS] = answers
+    app.extensions[KEPT_ANSWERS] = answers
     http.init_app(app, parts)
-    frame.init_app(app, parts, Metrics(environment()))
+    beside = frame.init_app(app, parts, Metrics(environment()))
     front: Any
     if is_local:
         # Behind a web server that speaks TLS, our own URLs begin as the client's did.
@@ -144,7 +145,10 @@ def create_app(
         # It does not ask who asks.
         front = app.extensions[FAST_LANE] = FastLane(proxied, database, views, answers)
     else:
-        front = app.extensions[FRONT] = Front(app.wsgi_app, settings.trusted_proxies)
+        lane = app.extensions[FAST_LANE] = FullLane(
+            app.wsgi_app, database.glancing, clock, views, answers, limits, beside
+        )
+        front = app.extensions[FRONT] = Front(lane, settings.trusted_proxies)
         if settings.secret_file is not None:
             app.extensions[BOX] = SecretBox(read_secret(settings.secret_file), PURPOSE)
     app.wsgi_app = front  # type: ignore[method-assign]

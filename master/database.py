@@ -83,16 +83,21 @@ class Base(DeclarativeBase):
 
 @dataclass(frozen=True)
 class Database:
-    """An engine and its two kinds of sessions; `looking` is for single statements that read."""
+    """An engine and its two kinds of sessions; `looking` is for single statements that read.
+
+    So is `glancing`, where it is no harm when one fails: it does not try its connections first.
+    """
 
     engine: Engine
     looking: Engine
+    glancing: Engine
     reading: sessionmaker[Session]
     writing: sessionmaker[Session]
 
     def close(self) -> None:
         """Let the connections go."""
         self.engine.dispose()
+        self.glancing.dispose()
 
 
 def open_database(
@@ -112,6 +117,7 @@ def open_database(
         reading = engine.execution_options(**{BEGIN: "BEGIN"})
         writing = engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
         looking = engine.execution_options(**{BEGIN: ""})
+        glancing: Engine = looking
     else:
         engine = create_engine(
             url,
@@ -125,9 +131,18 @@ def open_database(
         )
         writing = engine.execution_options()
         looking = engine.execution_options(isolation_level="AUTOCOMMIT")
+        glancing = create_engine(
+            url,
+            pool_size=threads,
+            pool_use_lifo=True,
+            pool_reset_on_return=None,
+            isolation_level="AUTOCOMMIT",
+            connect_args={"application_name": APPLICATION},
+        )
     return Database(
         engine,
         looking,
+        glancing,
         sessionmaker(reading, expire_on_commit=False, info=session_info(caller)),
         sessionmaker(writing, expire_on_commit=False, info=session_info(caller)),
     )

@@ -16,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from slapos.master.certificates.showing import CERTIFICATE
+from slapos.master.certificates.showing import CERTIFICATE, KEPT
 
 HEADER = "HTTP_X_SSL_CLIENT_CERT"
 #: Where an application has its Front.
@@ -27,6 +27,8 @@ FORWARDED_TOO = frozenset({"HTTP_FORWARDED", "HTTP_X_REAL_IP"})
 PASSED_ON = "slapos.passed_on"
 #: Stands for a certificate that cannot be read: it is refused where it is looked at.
 UNREADABLE = b"unreadable"
+#: Where a request has whether its headers may be believed, once that has been asked.
+BELIEVED = "slapos.believed"
 
 Network = IPv4Network | IPv6Network
 
@@ -48,7 +50,16 @@ class Front:
         return direct
 
     def take_over(self, environ: dict[str, Any]) -> bool:
-        """Take over the certificate, and return whether the rest may be believed, too."""
+        """Take over the certificate, and return whether the rest may be believed, too.
+
+        What has been taken over once is left as it is.
+        """
+        if BELIEVED not in environ:
+            environ[BELIEVED] = self._take_over(environ)
+        believed: bool = environ[BELIEVED]
+        return believed
+
+    def _take_over(self, environ: dict[str, Any]) -> bool:
         certificate = environ.pop(HEADER, None)
         if is_trusted(environ.get("REMOTE_ADDR", ""), self._trusted):
             environ.pop(CERTIFICATE, None)  # that would be the web server's own
@@ -74,6 +85,7 @@ def is_trusted(address: str, networks: tuple[Network, ...]) -> bool:
     return any((mapped or found) in network for network in networks)
 
 
+@lru_cache(KEPT)
 def read_forwarded(text: str) -> bytes:
     """Return the certificate of a header (DER); UNREADABLE when it is none."""
     try:

@@ -4,6 +4,8 @@ Our own TLS server puts it into the environ; a web server in front hands it on i
 counts only when it comes from an address that is trusted to do so (`front.py`).
 """
 
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from cryptography import x509
@@ -82,6 +84,20 @@ class CertificateWrongPurpose(Unauthorized):
     code = "certificate_wrong_purpose"
 
 
+@dataclass(frozen=True)
+class ShownCertificate:
+    """What a certificate says of itself; who signed it is another question."""
+
+    serial: str
+    not_before: datetime
+    not_after: datetime
+    is_for_clients: bool
+
+    def counts_at(self, now: datetime) -> bool:
+        """Return whether it has begun, and has not ended."""
+        return self.not_before <= now <= self.not_after
+
+
 def authenticate(session: Session, clock: Clock) -> Caller:
     """Return who asks: by a certificate, else by a token or a session."""
     return by_certificate(session, clock) or by_other_means(session, clock)
@@ -92,22 +108,22 @@ def by_certificate(session: Session, clock: Clock) -> Caller | None:
     shown = request.environ.get(CERTIFICATE)
     if not shown:
         return None
-    certificate = _read(shown)
-    if not _is_for_clients(shown):
+    certificate = read_shown(shown)
+    if not certificate.is_for_clients:
         raise CertificateWrongPurpose("the certificate is not for clients; show that of a node")
-    row = session.execute(_HOLDER, {"serial": serial_text(certificate)}).first()
-    if row is None or not _is_signed(shown, row.certificate):
+    row = session.execute(_HOLDER, {"serial": certificate.serial}).first()
+    if row is None or not is_signed(shown, row.certificate):
         raise CertificateUnknown(
             "the certificate is none of this master's, or what it is for is gone: join anew"
         )
     now = clock.now()
     if row.revoked_at is not None or row.state == AuthorityState.RETIRED:
         raise CertificateRevoked("the certificate has been revoked: join anew")
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+    if not certificate.counts_at(now):
         raise CertificateExpired(
-            f"the certificate counts from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
-            f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M}:"
-            " renew it, or set the clock"
+            f"the certificate counts from {certificate.not_before:%Y-%m-%d %H:%M} to "
+            f"{certificate.not_after:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M}: "
+            "renew it, or set the clock"
         )
     return _holder(session, row)
 
@@ -132,19 +148,21 @@ def _holder(session: Session, row: Row[*tuple[object, ...]]) -> Caller:
 
 
 @lru_cache(KEPT)
-def _read(shown: bytes) -> x509.Certificate:
+def read_shown(shown: bytes) -> ShownCertificate:
+    """Return what a certificate (DER) says of itself; raises CertificateUnknown."""
     try:
-        return x509.load_der_x509_certificate(shown)
+        certificate = x509.load_der_x509_certificate(shown)
     except ValueError as error:
         raise CertificateUnknown(f"the certificate cannot be read: {error}") from error
+    return ShownCertificate(
+        serial=serial_text(certificate),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        is_for_clients=is_for_clients(certificate),
+    )
 
 
 @lru_cache(KEPT)
-def _is_for_clients(shown: bytes) -> bool:
-    return is_for_clients(_read(shown))
-
-
-@lru_cache(KEPT)
-def _is_signed(shown: bytes, authority: str) -> bool:
+def is_signed(shown: bytes, authority: str) -> bool:
     """Return whether an authority has signed it: of the very bytes, so it need be asked once."""
-    return is_issued_by(_read(shown), read_certificate(authority))
+    return is_issued_by(x509.load_der_x509_certificate(shown), read_certificate(authority))

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from slapos.master.compression import accepts_gzip
 from slapos.master.database import Database
+from slapos.master.identity.caller import Caller
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.slap.node_view import NODE_VERSION, XML, Answer, NodeViews
 
@@ -33,6 +34,7 @@ LONGEST_FORM = 64 * 1024
 KEPT_ANSWERS = 10_000
 #: What an answer depends on beside its form: who asks, and the URL that it is told.
 DEPENDS_ON = (
+    "QUERY_STRING",
     "HTTP_AUTHORIZATION",
     "HTTP_HOST",
     "HTTP_X_FORWARDED_PROTO",
@@ -42,7 +44,7 @@ KEY = "slapos.request_key"
 #: Where an application has its fast lane.
 FAST_LANE = "slapos.fast_lane"
 
-_requester = SoftwareInstance.__table__.alias("requester")
+REQUESTER = SoftwareInstance.__table__.alias("requester")
 #: One row when the instance is as it was, and so is the state of its requester, if it has one.
 UNCHANGED = select(literal(1)).where(
     SoftwareInstance.id == bindparam("instance"),
@@ -51,8 +53,8 @@ UNCHANGED = select(literal(1)).where(
         bindparam("requester") == 0,
         exists().where(
             and_(
-                _requester.c.id == bindparam("requester"),
-                _requester.c.requested_state == bindparam("requester_state"),
+                REQUESTER.c.id == bindparam("requester"),
+                REQUESTER.c.requested_state == bindparam("requester_state"),
             )
         ),
     ),
@@ -61,13 +63,18 @@ UNCHANGED = select(literal(1)).where(
 
 @dataclass(frozen=True)
 class KeptAnswer:
-    """An answer to a request, and what it goes by; `requester` is 0 when a person asked."""
+    """An answer to a request, and what it goes by; `requester` is 0 when a person asked.
+
+    `caller` is who asked, in the full profile: an instance, or the node that holds the requester.
+    """
 
     content: bytes
     instance: int
     revision: int
     requester: int = 0
     requester_state: str = ""
+    requester_partition: int | None = None
+    caller: Caller | None = None
 
 
 class KeptAnswers:
@@ -123,9 +130,9 @@ class FastLane:
         return None
 
     def _kept_document(self, environ: Environ) -> Answer | None:
-        (reference, *others) = parse_qs(environ["QUERY_STRING"]).get("computer_id", [""])
+        reference = asked_node(environ)
         kept = self._views.kept(reference)
-        if kept is None or others:
+        if kept is None:
             return None
         with self._engine.connect() as connection:
             row = connection.execute(NODE_VERSION, {"reference": reference}).first()
@@ -137,7 +144,7 @@ class FastLane:
         return kept.answer(environ.get("HTTP_IF_NONE_MATCH", ""), accepted)
 
     def _kept_answer(self, environ: Environ) -> Answer | None:
-        form = _read_form(environ)
+        form = read_form(environ)
         if form is None:
             return None
         digest = hashlib.sha256(form)
@@ -157,10 +164,16 @@ class FastLane:
                     "requester_state": kept.requester_state,
                 },
             ).first()
-        return None if row is None else ("200 OK", _headers(kept.content), kept.content)
+        return None if row is None else ("200 OK", headers_of(kept.content), kept.content)
 
 
-def _read_form(environ: Environ) -> bytes | None:
+def asked_node(environ: Environ) -> str:
+    """Return of which node somebody asks; "" when that is not clear."""
+    (reference, *others) = parse_qs(environ["QUERY_STRING"]).get("computer_id", [""])
+    return "" if others else reference
+
+
+def read_form(environ: Environ) -> bytes | None:
     """Return the form of a request, also left for the application; None if it is no short form."""
     try:
         length = int(environ.get("CONTENT_LENGTH") or 0)
@@ -174,5 +187,6 @@ def _read_form(environ: Environ) -> bytes | None:
     return form
 
 
-def _headers(content: bytes) -> list[tuple[str, str]]:
+def headers_of(content: bytes) -> list[tuple[str, str]]:
+    """Return the headers of a document of ours."""
     return [("Content-Type", XML), ("Content-Length", str(len(content)))]

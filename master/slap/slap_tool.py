@@ -6,7 +6,7 @@ leaves empty may come as the text "None".
 
 from functools import partial
 
-from flask import Blueprint, Response, current_app, g, request, url_for
+from flask import Blueprint, Response, current_app, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
@@ -19,9 +19,8 @@ from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.provisioning.status import access_status, build_status
-from slapos.master.slap import answer, fast_lane, form, key_delivery, node_view
+from slapos.master.slap import answer, form, keeping, key_delivery, node_view
 from slapos.master.slap.asking import asking
-from slapos.master.slap.fast_lane import KeptAnswer, KeptAnswers
 from slapos.master.slap.frontend import Bypass
 from slapos.master.slap.requesting import Forwarded, answer_request, waiting_reason
 from slapos.protocol.errors import (
@@ -43,7 +42,6 @@ STATUS: dict[type[SlapOSError], int] = {
     InvalidConfiguration: 404,
     MasterUnreachable: 523,
 }
-KEPT_ANSWERS = "slapos.kept_answers"
 IGNORED = "Ignored"
 DONE = "done"
 OK = "OK"
@@ -227,7 +225,7 @@ def supply_supply() -> ResponseReturnValue:
 @blueprint.post("/requestComputerPartition")
 def request_computer_partition() -> ResponseReturnValue:
     """Give an instance: made, changed, or as it is."""
-    g.kept_answer = None
+    keeping.nothing_to_keep()
     order = form.read_order()
     named = form.named_partition()
     partition = named[1] if named else form.optional("computer_partition_id")
@@ -256,33 +254,15 @@ def _answer_requested(
             return answer.text(waiting_reason(given), 408)
         case _:
             content = dumps(answer.requested_instance(given))
-            g.kept_answer = _to_be_kept(content, given, order.requester)
+            keeping.to_be_kept(content, given, order.requester)
             return answer.xml(content)
     return answer.xml(dumps(Marshalled("SoftwareInstance", (), told)))
 
 
-def _to_be_kept(
-    content: bytes, instance: SoftwareInstance, requester: SoftwareInstance | None
-) -> KeptAnswer | None:
-    """Return what the fast lane may answer the same request with."""
-    if instance.shared:
-        return None  # it may have to leave its host, which can change without it
-    if requester is not None:
-        state = requester.requested_state
-        return KeptAnswer(content, instance.id, instance.revision, requester.id, state)
-    if form.names_a_partition():
-        return None  # a free one, which may not stay so
-    return KeptAnswer(content, instance.id, instance.revision)
-
-
 @blueprint.after_request
 def _keep_answer(response: Response) -> Response:
-    """Keep what was answered to a request: the transaction has been committed by now."""
-    kept: KeptAnswer | None = g.get("kept_answer")
-    key = request.environ.get(fast_lane.KEY)
-    if kept is not None and key is not None and response.status_code == 200:
-        answers: KeptAnswers = current_app.extensions[KEPT_ANSWERS]
-        answers.keep(key, kept)
+    if response.status_code == 200:
+        keeping.keep()
     return response
 
 

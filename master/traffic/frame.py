@@ -3,7 +3,9 @@
 import hmac
 import ipaddress
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
@@ -41,6 +43,8 @@ HEADERS = {
 }
 #: Two years: for all this time, clients that know it come by TLS only.
 TRANSPORT_SECURITY = "max-age=63072000"
+#: Where a WSGI environ has the id that a client has sent.
+HEADER_KEY = "HTTP_" + HEADER.upper().replace("-", "_")
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 access = logging.getLogger(ACCESS)
@@ -52,6 +56,20 @@ class Limits:
 
     known: Buckets
     unknown: Buckets
+
+    def take(self, caller: Caller) -> None:
+        """Count a request of a caller that is known; raises TooManyRequests."""
+        self.known.take(f"{caller.kind} {caller.name}")
+
+
+def limits_of(settings: Settings, clock: Clock) -> Limits | None:
+    """Return the limits that the settings say, None without any."""
+    if settings.rate_limit is None and settings.anonymous_rate_limit is None:
+        return None
+    return Limits(
+        Buckets(settings.rate_limit or UNLIMITED, clock),
+        Buckets(settings.anonymous_rate_limit or UNLIMITED, clock),
+    )
 
 
 def limited(authenticate: Authenticate, limits: Limits) -> Authenticate:
@@ -85,16 +103,14 @@ def _admitted(
     if caller.kind is CallerKind.ANONYMOUS:
         limits.unknown.take(address)
     else:
-        limits.known.take(f"{caller.kind} {caller.name}")
+        limits.take(caller)
     return caller
 
 
-def surrounded(authenticate: Authenticate, settings: Settings, clock: Clock) -> Authenticate:
+def surrounded(authenticate: Authenticate, limits: Limits | None) -> Authenticate:
     """Return how to find out who asks, within limits, such that the session knows its request."""
-    if settings.rate_limit is not None or settings.anonymous_rate_limit is not None:
-        known = Buckets(settings.rate_limit or UNLIMITED, clock)
-        unknown = Buckets(settings.anonymous_rate_limit or UNLIMITED, clock)
-        authenticate = limited(authenticate, Limits(known, unknown))
+    if limits is not None:
+        authenticate = limited(authenticate, limits)
 
     def ask(session: Session, clock: Clock) -> Caller:
         if "request_id" in g:
@@ -106,8 +122,46 @@ def surrounded(authenticate: Authenticate, settings: Settings, clock: Clock) -> 
     return ask
 
 
-def init_app(app: Flask, parts: Assembly, metrics: Metrics) -> None:
-    """Have all of it done; called after `http.init_app`, as /metrics takes no transaction."""
+class Beside:
+    """Does for an answer in the full profile what is done for those of the web framework."""
+
+    def __init__(
+        self, clock: Clock, give_id: Callable[[str | None], str], metrics: Metrics
+    ) -> None:
+        self._clock, self._give_id, self._metrics = clock, give_id, metrics
+
+    def end(
+        self, environ: Mapping[str, Any], caller: Caller, operation: str, began: float, status: int
+    ) -> list[tuple[str, str]]:
+        """Count and log a request; return the headers that its answer has beside its own.
+
+        `began` is when, by the clock's `monotonic`.
+        """
+        seconds = self._clock.monotonic() - began
+        request_id = self._give_id(environ.get(HEADER_KEY))
+        self._metrics.answered(operation, environ["REQUEST_METHOD"], status, seconds)
+        told = _Told(
+            method=environ["REQUEST_METHOD"],
+            path=environ["PATH_INFO"],
+            status=status,
+            request_id=request_id,
+            operation=operation,
+            seconds=seconds,
+            caller=caller,
+            address=environ.get("REMOTE_ADDR"),
+        )
+        _log(told)
+        headers = [(HEADER, request_id), *HEADERS.items()]
+        if environ["wsgi.url_scheme"] == "https":
+            headers.append(("Strict-Transport-Security", TRANSPORT_SECURITY))
+        return headers
+
+
+def init_app(app: Flask, parts: Assembly, metrics: Metrics) -> Beside:
+    """Have all of it done; called after `http.init_app`, as /metrics takes no transaction.
+
+    Return how the same is done for what is answered before the web framework sees it.
+    """
     give_id = request_ids(parts.identifiers)
     clock, settings = parts.clock, parts.settings
     is_full = settings.profile is Profile.FULL
@@ -129,7 +183,17 @@ def init_app(app: Flask, parts: Assembly, metrics: Metrics) -> None:
             response.headers["Retry-After"] = str(g.pause)
         if is_full:
             _protect(response)
-            _log(response, operation, seconds)
+            told = _Told(
+                method=request.method,
+                path=request.path,
+                status=response.status_code,
+                request_id=g.request_id,
+                operation=operation,
+                seconds=seconds,
+                caller=g.get("caller"),
+                address=request.remote_addr,
+            )
+            _log(told)
         return response
 
     def show_metrics() -> ResponseReturnValue:
@@ -139,6 +203,7 @@ def init_app(app: Flask, parts: Assembly, metrics: Metrics) -> None:
     app.before_request(begin)
     app.after_request(end)
     app.add_url_rule("/metrics", "metrics", show_metrics)
+    return Beside(clock, give_id, metrics)
 
 
 def _method(method: str) -> str:
@@ -154,18 +219,31 @@ def _protect(response: Response) -> None:
         response.headers.setdefault("Strict-Transport-Security", TRANSPORT_SECURITY)
 
 
-def _log(response: Response, operation: str, seconds: float) -> None:
-    caller: Caller | None = g.get("caller")
+@dataclass(frozen=True)
+class _Told:
+    """What the log tells of a request."""
+
+    method: str
+    path: str
+    status: int
+    request_id: str
+    operation: str
+    seconds: float
+    caller: Caller | None
+    address: str | None
+
+
+def _log(told: _Told) -> None:
     # Without what comes after the question mark, where somebody may have put a secret.
     say(
         access,
-        f"{request.method} {request.path} {response.status_code}",
-        request_id=g.request_id,
-        operation=operation,
-        status=response.status_code,
-        milliseconds=round(seconds * 1000, 1),
-        caller=caller.name if caller is not None else "unknown",
-        address=request.remote_addr,
+        f"{told.method} {told.path} {told.status}",
+        request_id=told.request_id,
+        operation=told.operation,
+        status=told.status,
+        milliseconds=round(told.seconds * 1000, 1),
+        caller=told.caller.name if told.caller is not None else "unknown",
+        address=told.address,
     )
 
 

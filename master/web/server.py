@@ -26,12 +26,13 @@ from slapos.master.feed.watch import watch_of
 from slapos.master.http import Assembly
 from slapos.master.settings import Profile
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane
+from slapos.master.slap.full_lane import FullLane
 from slapos.master.tasks import task as tasks
 from slapos.master.tasks.registry import tasks_of
 from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.worker import Doors
 from slapos.master.traffic.metrics import METRICS, Metrics
-from slapos.master.web.gateway import Application, Gateway
+from slapos.master.web.gateway import Application, AtOnce, Gateway
 from slapos.master.web.tls import GLANCE, ServerTls, peer_certificate
 from slapos.master.web.workers import Workers
 
@@ -207,11 +208,8 @@ def make_server(app: Flask, idle: int = IDLE, glance: float = GLANCE) -> Server:
     files are looked at, both in seconds.
     """
     parts: Assembly = app.extensions["slapos"]
-    lane: FastLane | None = app.extensions.get(FAST_LANE)
     workers = Workers("request", parts.settings.threads)
-    # A look into SQLite waits for nobody; one into PostgreSQL may wait for the network.
-    is_sqlite = parts.database.engine.dialect.name == "sqlite"
-    gateway = Gateway(app, workers, lane.answer if lane is not None and is_sqlite else None)
+    gateway = Gateway(app, workers, _at_once(app, parts))
     runner = Runner(_doors(parts), tasks_of(parts.settings.profile))
     watch = watch_of(parts.database.looking, {tasks.CHANNEL: runner.wake})
     feed = Feed(parts.database, parts.clock, watch, parts.announcer)
@@ -225,6 +223,20 @@ def make_server(app: Flask, idle: int = IDLE, glance: float = GLANCE) -> Server:
         tls = ServerTls(parts.settings, parts.database, Issuing(parts.clock, app.extensions[BOX]))
     configuration = configure(changes, idle, tls.context if tls is not None else None)
     return Server(configuration, workers, feed, runner, tls, glance)
+
+
+def _at_once(app: Flask, parts: Assembly) -> AtOnce | None:
+    """Return what is asked without a thread: a look into SQLite waits for nobody.
+
+    One into PostgreSQL may wait for the network. What a web server in front says is not at hand.
+    """
+    if parts.database.engine.dialect.name != "sqlite":
+        return None
+    lane: FastLane | FullLane = app.extensions[FAST_LANE]
+    front: Front | None = app.extensions.get(FRONT)
+    if front is None:
+        return lane.answer
+    return lambda environ: None if front.take_over(environ) else lane.answer(environ)
 
 
 def _doors(parts: Assembly) -> Doors:

@@ -13,6 +13,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -38,6 +39,23 @@ NO_CHECK_TIME = 0x200000
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A certificate that was made, after its key, and the authority that has signed it."""
+
+    pem: str
+    not_after: datetime
+    signed_by: str
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Authorities (PEM) that are new, and a certificate that was made because one was due."""
+
+    authorities: set[str]
+    made: _Made | None
+
+
 class ServerTls:
     """The TLS context of a web process, kept up to date."""
 
@@ -55,32 +73,44 @@ class ServerTls:
 
     def refresh(self) -> None:
         """Take over authorities and a certificate that are new. Raises SlapOSError, OSError."""
+        self._take_over(self._look())
+
+    def _look(self) -> _Found:
+        """Return what is new in the database, where a certificate is made that is due."""
+        made = None
         with self._database.writing() as session:
             serve(session, SYSTEM)
             authorities.ensure_authority(session, self._issuing)
             trusted = authorities.trusted(session)
-            new = {each.certificate for each in trusted} - self._authorities
-            if self._settings.certificate_file is not None:
-                self._load_files()
-            elif self._is_due(trusted[-1].certificate):
+            signer = trusted[-1].certificate
+            if self._settings.certificate_file is None and self._is_due(signer):
                 key = ec.generate_private_key(ec.SECP256R1())
                 hosts = server_names(self._settings)
                 issued = certificates.issue_server(session, self._issuing, hosts, key.public_key())
-                now = self._issuing.clock.now()
-                self._load(issued.certificate, key_text(key))
-                self._renew_at = now + (issued.not_after - now) * RENEWED_AFTER
-                self._signed_by = trusted[-1].certificate
+                made = _Made(key_text(key) + issued.certificate, issued.not_after, signer)
             session.commit()
-        if new:
-            self.context.load_verify_locations(cadata="".join(sorted(new)))
-            self._authorities |= new
+        return _Found({each.certificate for each in trusted} - self._authorities, made)
+
+    def _take_over(self, found: _Found) -> None:
+        if self._settings.certificate_file is not None:
+            self._load_files()
+        elif found.made is not None:
+            self._load(found.made.pem)
+            now = self._issuing.clock.now()
+            self._renew_at = now + (found.made.not_after - now) * RENEWED_AFTER
+            self._signed_by = found.made.signed_by
+        if found.authorities:
+            self.context.load_verify_locations(cadata="".join(sorted(found.authorities)))
+            self._authorities |= found.authorities
 
     async def run(self, workers: Workers, glance: float = GLANCE) -> None:
         """Refresh each `glance` seconds, until it is cancelled."""
         while True:
             await asyncio.sleep(glance)
             try:
-                await workers.run(self.refresh)
+                # A handshake must not meet the new certificate without its key: so there is none
+                # meanwhile, as the event loop takes it over.
+                self._take_over(await workers.run(self._look))
             except (SlapOSError, SQLAlchemyError, OSError) as error:
                 log.warning("the TLS certificate stays as it is: %s", error)
 
@@ -90,10 +120,10 @@ class ServerTls:
             return True
         return self._issuing.clock.now() >= self._renew_at
 
-    def _load(self, certificate: str, key: str) -> None:
-        """Take over a certificate: Python reads one from files only."""
+    def _load(self, pem: str) -> None:
+        """Take over a key and its certificate: Python reads them from files only."""
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # mode 0600
-            file.write(key + certificate)
+            file.write(pem)
             file.flush()
             self.context.load_cert_chain(file.name)
 
