@@ -36,6 +36,7 @@ from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
 from slapos.master.rest import views as rest
+from slapos.master.routes import Route
 from slapos.master.secret_file import read_secret
 from slapos.master.settings import Profile, Settings
 from slapos.master.slap import hateoas, http_proxy, json_rpc, key_delivery, slap_tool
@@ -68,6 +69,7 @@ def create_app(
     `authenticate` says who asks; without it the profile does.
     """
     app = Flask(__name__, static_folder=None)
+    app.url_rule_class = Route
     clock, identifiers = clock or SystemClock(), identifiers or SystemIdentifiers()
     is_local = settings.profile is Profile.LOCAL
     database = open_database(

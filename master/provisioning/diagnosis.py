@@ -35,10 +35,12 @@ def why_no_partition(
         )
         for offer in offers
     ]
-    for stage, explain in _STAGES:
+    for stage, (code, sentence) in _STAGES.items():
         left = [each for each in searches if _finds(session, each, stage)]
         if not left:
-            return explain(session, searches, instance, filters)
+            closed = _closed(session, searches[0]) if stage == _OPEN else ""
+            words = _words(instance, filters) | {"closed": closed}
+            return Refusal(code, sentence.format_map(words))
         searches = left
     return Refusal(
         Why.NO_FREE_PARTITION,
@@ -78,45 +80,25 @@ def _finds(session: Session, search: Search, stage: int) -> bool:
     return session.execute(_statement(shape, stage), values).first() is not None
 
 
-def _no_node(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
-    return Refusal(
-        Why.NO_SUPPLY,
-        f"the supplies that allow {instance.software_url} name no node; a production manager of "
-        "the project can add nodes to one",
-    )
-
-
-def _no_match(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
+def _words(instance: SoftwareInstance, filters: Filters) -> dict[str, str]:
+    """Return what the sentences name of an order."""
     asked = [
         *([f"computer_guid {filters.node!r}"] if filters.node else []),
         *([f"network_guid {filters.network!r}"] if filters.network else []),
         *(f"{name} {value!r}" for name, value in filters.categories),
     ]
-    return Refusal(
-        Why.NO_NODE_MATCHES,
-        f"none of the nodes that may have it is as the filters ask: {', '.join(asked)}; "
-        "request it again with other filters, or have a production manager supply such a node",
-    )
+    capability = repr(filters.capability)
+    return {
+        "url": instance.software_url,
+        "asked": ", ".join(asked),
+        "capability": capability,
+        "capable": f" with the capability {capability}" if filters.capability else "",
+    }
 
 
-def _incapable(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
-    return Refusal(
-        Why.NO_NODE_MATCHES,
-        f"no partition of the nodes that may have it has the capability {filters.capability!r}; "
-        "request it again with another one, or have a node formatted with it",
-    )
-
-
-def _closed(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
-    shape, values = searches[0]
+def _closed(session: Session, search: Search) -> str:
+    """Name a node that would be right, and say why it is not."""
+    shape, values = search
     first = (
         select(ComputeNode.reference, ComputeNode.allocation_scope)
         .select_from(SupplyNode)
@@ -125,63 +107,50 @@ def _closed(
         .limit(1)
     )
     reference, scope = session.execute(first, values).one()
-    said = "not heard of" if scope == AllocationScope.OPEN else scope
-    return Refusal(
+    return f"{reference} is {'not heard of' if scope == AllocationScope.OPEN else scope}"
+
+
+#: The conditions, one after the other: each with the reason when no node fulfils it.
+_ANY, _MATCHING, _CAPABLE, _OPEN, _NETWORK, _INSTALLED, _FREE, _CAPACITY = range(8)
+_STAGES = {
+    _ANY: (
+        Why.NO_SUPPLY,
+        "the supplies that allow {url} name no node; a production manager of the project can add "
+        "nodes to one",
+    ),
+    _MATCHING: (
+        Why.NO_NODE_MATCHES,
+        "none of the nodes that may have it is as the filters ask: {asked}; request it again with "
+        "other filters, or have a production manager supply such a node",
+    ),
+    _CAPABLE: (
+        Why.NO_NODE_MATCHES,
+        "no partition of the nodes that may have it has the capability {capability}; request it "
+        "again with another one, or have a node formatted with it",
+    ),
+    _OPEN: (
         Why.NODE_CLOSED,
-        f"every node that may have it is closed to new instances or lost, {reference} is {said}; "
-        "it is placed as soon as one is open and heard of",
-    )
-
-
-def _taken(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
-    return Refusal(
+        "every node that may have it is closed to new instances or lost, {closed}; it is placed "
+        "as soon as one is open and heard of",
+    ),
+    _NETWORK: (
         Why.NETWORK_TAKEN,
         "with mode=unique_by_network each instance of a tree is in another network, and the tree "
         "is in all that could be; supply nodes in another network, or request it without mode",
-    )
-
-
-def _not_installed(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
-    return Refusal(
+    ),
+    _INSTALLED: (
         Why.NOT_INSTALLED,
-        f"{instance.software_url} is installed on none of the nodes that may have it, and the "
-        "supply does not install by need; a production manager can install it on one",
-    )
-
-
-def _full(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
-    kind = f" with the capability {filters.capability!r}" if filters.capability else ""
-    return Refusal(
+        "{url} is installed on none of the nodes that may have it, and the supply does not "
+        "install by need; a production manager can install it on one",
+    ),
+    _FREE: (
         Why.NO_FREE_PARTITION,
-        f"all partitions{kind} of the nodes that may have it are busy or kept for others; it is "
+        "all partitions{capable} of the nodes that may have it are busy or kept for others; it is "
         "placed as soon as one is free or a node is added",
-    )
-
-
-def _no_capacity(
-    session: Session, searches: Sequence[Search], instance: SoftwareInstance, filters: Filters
-) -> Refusal:
-    return Refusal(
+    ),
+    _CAPACITY: (
         Why.NO_CAPACITY,
         "the nodes that have a free partition for it bear no more by their capacity; it is placed "
         "as soon as one does",
-    )
-
-
-_ANY, _MATCHING, _CAPABLE, _OPEN, _NETWORK, _INSTALLED, _FREE, _CAPACITY = range(8)
-_STAGES = (
-    (_ANY, _no_node),
-    (_MATCHING, _no_match),
-    (_CAPABLE, _incapable),
-    (_OPEN, _closed),
-    (_NETWORK, _taken),
-    (_INSTALLED, _not_installed),
-    (_FREE, _full),
-    (_CAPACITY, _no_capacity),
-)
+    ),
+}

@@ -23,8 +23,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from slapos.command.columns import aligned, plain
-from slapos.command.master_options import add_master_arguments, opened_master
+from slapos.command.columns import plain
+from slapos.command.master_options import act, add_master_arguments, show_rows
 from slapos.protocol.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -34,8 +34,15 @@ if TYPE_CHECKING:
     from slapos.master.nodes.operate import NodeChange
     from slapos.master.offline import OfflineMaster
 
-KEYS = ("reference", "title", "project", "allocation_scope", "capacity", "categories", "contact")
-HEADER = ("REFERENCE", "TITLE", "PROJECT", "SCOPE", "CAPACITY", "CATEGORIES", "LAST CONTACT")
+COLUMNS = {
+    "reference": "REFERENCE",
+    "title": "TITLE",
+    "project": "PROJECT",
+    "allocation_scope": "SCOPE",
+    "capacity": "CAPACITY",
+    "categories": "CATEGORIES",
+    "contact": "LAST CONTACT",
+}
 NONE = "none"
 Report = dict[str, Any]
 
@@ -60,16 +67,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it, and show the nodes that it is about."""
-    if (arguments.node is None) != (arguments.action == "list"):
-        needed = "takes no NODE" if arguments.action == "list" else "needs a NODE"
-        raise InvalidRequest(f"{arguments.action} {needed}")
-    with opened_master(arguments) as master:
-        report = ACTIONS[arguments.action](master, arguments)
+    report = act(arguments, ACTIONS, "node")
     if arguments.json:
         print(json.dumps(report, indent=2))
     elif "nodes" in report:
-        rows = [[plain(_text(each[key])) for key in KEYS] for each in report["nodes"]]
-        print("\n".join(aligned([HEADER, *rows])))
+        show_rows(report["nodes"], COLUMNS, _text)
     else:
         print("\n".join(f"{name}: {plain(_text(value))}" for name, value in report.items()))
     return 0

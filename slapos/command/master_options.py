@@ -9,12 +9,13 @@ need not know where web processes run:
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from slapos.protocol.errors import InvalidConfiguration
+from slapos.command.columns import aligned, plain
+from slapos.protocol.errors import InvalidConfiguration, InvalidRequest
 from slapos.system.settings import environment, read_configuration
 
 if TYPE_CHECKING:
@@ -69,3 +70,29 @@ def opened_master(arguments: argparse.Namespace) -> Iterator["OfflineMaster"]:
         yield master
     finally:
         master.database.close()
+
+
+def act(
+    arguments: argparse.Namespace,
+    actions: "Mapping[str, Callable[[OfflineMaster, argparse.Namespace], Any]]",
+    what: str,
+) -> Any:
+    """Do the action that was asked for and return what comes of it.
+
+    The argument called `what` says what it is about; only `list` has none.
+    """
+    if (getattr(arguments, what) is None) != (arguments.action == "list"):
+        needed = (
+            f"takes no {what.upper()}" if arguments.action == "list" else f"needs a {what.upper()}"
+        )
+        raise InvalidRequest(f"{arguments.action} {needed}")
+    with opened_master(arguments) as master:
+        return actions[arguments.action](master, arguments)
+
+
+def show_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], text: Callable[[object], str]
+) -> None:
+    """Print a table: `columns` are the keys of what is shown, with their heads."""
+    lines = [[plain(text(row[key])) for key in columns] for row in rows]
+    print("\n".join(aligned([[*columns.values()], *lines])))

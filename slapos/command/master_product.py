@@ -20,8 +20,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from slapos.command.columns import aligned, plain
-from slapos.command.master_options import add_master_arguments, opened_master
+from slapos.command.master_options import act, add_master_arguments, show_rows
 from slapos.protocol.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,8 +29,14 @@ if TYPE_CHECKING:
     from slapos.master.catalog.model import SoftwareProduct
     from slapos.master.offline import OfflineMaster
 
-HEADER = ("REFERENCE", "TITLE", "PROJECT", "STATE", "RELEASES", "TYPES")
-KEYS = ("reference", "title", "project", "state", "releases", "types")
+COLUMNS = {
+    "reference": "REFERENCE",
+    "title": "TITLE",
+    "project": "PROJECT",
+    "state": "STATE",
+    "releases": "RELEASES",
+    "types": "TYPES",
+}
 Products = list[dict[str, Any]]
 
 
@@ -53,16 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it, and show the products that it is about."""
-    if (arguments.product is None) != (arguments.action == "list"):
-        needed = "takes no PRODUCT" if arguments.action == "list" else "needs a PRODUCT"
-        raise InvalidRequest(f"{arguments.action} {needed}")
-    with opened_master(arguments) as master:
-        found = ACTIONS[arguments.action](master, arguments)
+    found = act(arguments, ACTIONS, "product")
     if arguments.json:
         print(json.dumps({"products": found}, indent=2))
     else:
-        rows = [[plain(_text(each[key])) for key in KEYS] for each in found]
-        print("\n".join(aligned([HEADER, *rows])))
+        show_rows(found, COLUMNS, _text)
     return 0
 
 

@@ -20,8 +20,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from slapos.command.columns import aligned, plain
-from slapos.command.master_options import add_master_arguments, opened_master
+from slapos.command.master_options import act, add_master_arguments, show_rows
 from slapos.protocol.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -31,8 +30,15 @@ if TYPE_CHECKING:
     from slapos.master.catalog.supplies import Cell, SupplyChange
     from slapos.master.offline import OfflineMaster
 
-HEADER = ("REFERENCE", "TITLE", "PROJECT", "ENABLED", "CUSTOMER", "NODES", "CELLS")
-KEYS = ("reference", "title", "project", "enabled", "customer", "nodes", "cells")
+COLUMNS = {
+    "reference": "REFERENCE",
+    "title": "TITLE",
+    "project": "PROJECT",
+    "enabled": "ENABLED",
+    "customer": "CUSTOMER",
+    "nodes": "NODES",
+    "cells": "CELLS",
+}
 Supplies = list[dict[str, Any]]
 
 
@@ -63,16 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it, and show the supplies that it is about."""
-    if (arguments.supply is None) != (arguments.action == "list"):
-        needed = "takes no SUPPLY" if arguments.action == "list" else "needs a SUPPLY"
-        raise InvalidRequest(f"{arguments.action} {needed}")
-    with opened_master(arguments) as master:
-        found = ACTIONS[arguments.action](master, arguments)
+    found = act(arguments, ACTIONS, "supply")
     if arguments.json:
         print(json.dumps({"supplies": found}, indent=2))
     else:
-        rows = [[plain(_text(each[key])) for key in KEYS] for each in found]
-        print("\n".join(aligned([HEADER, *rows])))
+        show_rows(found, COLUMNS, _text)
     return 0
 
 

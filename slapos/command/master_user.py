@@ -23,8 +23,8 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from slapos.command.columns import aligned, plain
-from slapos.command.master_options import add_master_arguments, opened_master
+from slapos.command.columns import plain
+from slapos.command.master_options import act, add_master_arguments, show_rows
 from slapos.protocol.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -32,7 +32,13 @@ if TYPE_CHECKING:
 
     from slapos.master.offline import OfflineMaster
 
-HEADER = ("REFERENCE", "E-MAIL", "NAME", "STATE", "ROLES")
+COLUMNS = {
+    "reference": "REFERENCE",
+    "email": "E-MAIL",
+    "name": "NAME",
+    "state": "STATE",
+    "roles": "ROLES",
+}
 Report = dict[str, Any]
 
 
@@ -48,22 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do it, and say what there is then."""
-    if (arguments.person is None) != (arguments.action == "list"):
-        needed = "takes no PERSON" if arguments.action == "list" else "needs a PERSON"
-        raise InvalidRequest(f"{arguments.action} {needed}")
-    with opened_master(arguments) as master:
-        report = ACTIONS[arguments.action](master, arguments)
+    report = act(arguments, ACTIONS, "person")
     if arguments.json:
         print(json.dumps(report, indent=2))
     elif "persons" in report:
-        rows = [[plain(str(each[key])) for key in KEYS] for each in report["persons"]]
-        print("\n".join(aligned([HEADER, *rows])))
+        show_rows(report["persons"], COLUMNS, str)
     else:
         print("\n".join(f"{key}: {plain(str(value))}" for key, value in report.items()))
     return 0
-
-
-KEYS = ("reference", "email", "name", "state", "roles")
 
 
 def _list(master: "OfflineMaster", _arguments: argparse.Namespace) -> Report:
