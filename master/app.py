@@ -28,6 +28,7 @@ from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
 from slapos.master.nodes.exchange import Announcer, count_exchanges
+from slapos.master.numbering import keep_numbers
 from slapos.master.panel.openid import OPENID, openid_dialogue
 from slapos.master.panel.pages import blueprint as panel_blueprint
 from slapos.master.provisioning import full_views as services
@@ -81,6 +82,7 @@ def create_app(
         migrations.upgrade(database)
     else:
         migrations.check(database, remedy=migrations.MASTER_REMEDY)
+    keep_numbers(database.writing)
     announcer = Announcer()
     count_exchanges(database.writing, identifiers, announcer)
     if not is_local:

@@ -6,6 +6,7 @@ PostgreSQL: a reading session sees one moment; a writing session sees what is co
 the rows that it goes by.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +41,7 @@ WAIT_FOR_LOCK = 30.0
 #: has just removed what is referred to: it is not found when that is done again).
 PASSING_SQLSTATES = frozenset({"40001", "40P01", "23505", "23503"})
 BEGIN = "slapos_begin"
+_FOLLOWERS = "slapos_followers"
 #: PostgreSQL refuses to look for a larger one in an integer column.
 LARGEST_ID = 2**31 - 1
 
@@ -79,6 +81,22 @@ class Base(DeclarativeBase):
     def has_changed(self, name: str) -> bool:
         """Return whether a field has another value than the database."""
         return inspect(self).attrs[name].history.has_changes()
+
+
+#: Is told of things that a session has made.
+Follower = Callable[[Session, Sequence[Base]], None]
+
+
+def follow_made(sessions: sessionmaker[Session], follower: Follower) -> None:
+    """Have a follower told of what the sessions of this maker make beside the mapper's flush."""
+    followers = [*sessions.kw["info"].get(_FOLLOWERS, ()), follower]
+    sessions.configure(info={**sessions.kw["info"], _FOLLOWERS: followers})
+
+
+def tell_made(session: Session, things: Sequence[Base]) -> None:
+    """Say that a session has made things by a statement of its own, which no flush shows."""
+    for follower in session.info.get(_FOLLOWERS, ()):
+        follower(session, things)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 All that one flush has changed is one INSERT, in the same transaction. What is changed by a
 statement beside the mapped classes (UPDATE … WHERE) is not seen here: whoever writes one calls
-`record`.
+`record`, or for new things `database.tell_made`.
 """
 
 import re
@@ -16,7 +16,7 @@ from sqlalchemy.orm import ColumnProperty, Session, sessionmaker
 
 from slapos.master.audit.model import NAME_LENGTH, Act, AuditEntry
 from slapos.master.audit.parts import PARTS, THEMSELVES
-from slapos.master.database import Base
+from slapos.master.database import Base, follow_made
 from slapos.master.identity.caller import caller_of
 from slapos.master.identity.subject import Subject
 from slapos.master.traffic.request_id import request_of
@@ -58,6 +58,7 @@ _HIDDEN_FIELDS = frozenset({"webhooks.url"})
 _UNTOLD_TYPES = (JSON, LargeBinary, Text)
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _PENDING = "slapos_audit"
+_INSERT = insert(Base.metadata.tables[AuditEntry.__tablename__])
 
 #: Is told of the rows that a flush has put into the log.
 Then = Callable[[Session, Sequence[Mapping[str, Any]]], None]
@@ -76,18 +77,23 @@ class _Seen:
 def record_changes(sessions: sessionmaker[Session], clock: Clock, then: Then | None = None) -> None:
     """Have the sessions of this maker write the audit log; `then` is told what was written."""
 
-    def write(session: Session, _context: Any) -> None:
-        seen: list[_Seen] = session.info.pop(_PENDING, [])
-        if seen:
-            rows = list(_rows(session, clock.now(), seen))
-            if rows:
-                session.connection().execute(insert(AuditEntry), rows)
-            if rows and then is not None:
+    def write(session: Session, seen: Sequence[_Seen]) -> None:
+        rows = list(_rows(session, clock.now(), seen)) if seen else ()
+        if rows:
+            session.connection().execute(_INSERT, rows)
+            if then is not None:
                 then(session, rows)
+
+    def write_flushed(session: Session, _context: Any) -> None:
+        write(session, session.info.pop(_PENDING, ()))
+
+    def write_made(session: Session, things: Sequence[Base]) -> None:
+        write(session, [_created(each) for each in things if _is_told(each)])
 
     # What has changed is known until the flush is over, and whose it is only then.
     event.listen(sessions, "after_flush", _collect)
-    event.listen(sessions, "after_flush_postexec", write)
+    event.listen(sessions, "after_flush_postexec", write_flushed)
+    follow_made(sessions, write_made)
     event.listen(sessions, "after_soft_rollback", _forget)
 
 
@@ -95,17 +101,21 @@ def record(
     session: Session, clock: Clock, act: Act, subject: Subject, changes: Mapping[str, Any]
 ) -> None:
     """Write down what no flush shows; `changes` are fields, and none of them is a secret."""
-    session.execute(insert(AuditEntry), [_row(session, clock.now(), act, subject, changes)])
+    session.execute(_INSERT, [_row(session, clock.now(), act, subject, changes)])
 
 
 def _collect(session: Session, _context: Any) -> None:
     seen = [
-        *(_Seen(each, Act.CREATE, _values(each), None) for each in session.new if _is_told(each)),
+        *(_created(each) for each in session.new if _is_told(each)),
         *_changed(session),
         *_deleted(session),
     ]
     if seen:
         session.info[_PENDING] = seen
+
+
+def _created(thing: Base) -> _Seen:
+    return _Seen(thing, Act.CREATE, _values(thing), None)
 
 
 def _changed(session: Session) -> Iterator[_Seen]:

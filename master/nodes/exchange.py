@@ -8,7 +8,7 @@ A transaction that gives a node something to do also marks its change with a new
 token of the change feed: no number, as a database that is restored from yesterday counts again.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Text, bindparam, cast, event, func, update
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
-from slapos.master.database import Base
+from slapos.master.database import Base, follow_made
 from slapos.master.nodes.model import NodeExchange
 from slapos.system.identifier import Identifiers
 
@@ -76,6 +76,7 @@ def count_exchanges(
                 announce(acting)
 
     event.listen(sessions, "after_flush", _collect)
+    follow_made(sessions, _touch_each)
     event.listen(sessions, "before_commit", count)
     event.listen(sessions, "after_commit", tell)
     event.listen(sessions, "after_soft_rollback", _forget)
@@ -103,11 +104,15 @@ def _pop(session: Session) -> _Pending:
     return found
 
 
-def _collect(session: Session, _context: Any) -> None:
-    for item in (*session.new, *session.deleted):
+def _touch_each(session: Session, things: Sequence[Base]) -> None:
+    for item in things:
         node_id = item.seen_by()
         if node_id is not None:
             touch(session, node_id)
+
+
+def _collect(session: Session, _context: Any) -> None:
+    _touch_each(session, (*session.new, *session.deleted))
     for item in session.dirty:
         node_id = item.seen_by()
         if node_id is not None and session.is_modified(item):

@@ -90,9 +90,14 @@ class FullPolicy:
                 shared.node = instance.node
         if taken.offer.shared_in_same_tree:  # somebody may wait for this host
             waiting.project_has_changed(session, instance.tree.project_id)
-        if not taken.is_installed:
-            catalog.need(session, clock, taken.node_id, instance.software_url)
+        if instance.id is not None:  # what is new is written first
+            self.supply(session, clock, instance)
         return None
+
+    def supply(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
+        """Have the release installed by need."""
+        if instance.node_id is not None:
+            catalog.need(session, clock, instance.node_id, instance.software_url)
 
     def _share(
         self,

@@ -78,15 +78,18 @@ class Offer:
 
 def offers_for(session: Session, instance: SoftwareInstance) -> Sequence[Offer] | Refusal:
     """Return the supplies that an instance may be placed by, those for its owner alone first."""
-    with session.no_autoflush:
-        rows = session.execute(
+    rows = (
+        session.connection()  # past the mapper: there is nothing for it to do
+        .execute(
             OFFERS,
             {
                 "project_id": instance.tree.project_id,
                 "software_url": instance.software_url,
                 "software_type": instance.software_type,
             },
-        ).all()
+        )
+        .all()
+    )
     owner = instance.tree.owner_id
     found = [
         Offer(

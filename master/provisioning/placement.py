@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Integer,
     Select,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     cast,
     exists,
     func,
+    literal_column,
     select,
     true,
     update,
@@ -200,6 +202,20 @@ def with_partitions(nodes: Select[Any], shape: Shape) -> Select[Any]:
     return nodes.join(_Free, _Free.node_id == ComputeNode.id).where(*is_free(shape))
 
 
+# What is to be known of the node of a partition that is being taken. In words, as SQLAlchemy leaves
+# out the names of tables after SQLite's RETURNING, where it takes them to be clear.
+_CAPACITY: ColumnElement[int | None] = literal_column(
+    "(SELECT n.capacity FROM compute_nodes AS n WHERE n.id = compute_partitions.node_id)", Integer
+).label("capacity")
+_HAS_MORE: ColumnElement[bool] = literal_column(
+    "EXISTS (SELECT 1 FROM compute_partitions AS other "
+    "WHERE other.node_id = compute_partitions.node_id AND other.id <> compute_partitions.id "
+    f"AND other.state = '{PartitionState.FREE}' AND other.missing_since IS NULL AND NOT EXISTS "
+    "(SELECT 1 FROM partition_capabilities AS c WHERE c.partition_id = other.id))",
+    Boolean,
+).label("has_more")
+
+
 @cache
 def _take(shape: Shape, upwards: bool, wait: bool) -> Update:
     """Return the statement that takes a partition; it returns nothing when it found none."""
@@ -222,7 +238,7 @@ def _take(shape: Shape, upwards: bool, wait: bool) -> Update:
         update(_PARTITIONS)
         .where(columns.id == sought.scalar_subquery(), columns.state == PartitionState.FREE)
         .values(state=PartitionState.BUSY)
-        .returning(columns.id, columns.node_id)
+        .returning(columns.id, columns.node_id, _CAPACITY, _HAS_MORE)
     )
 
 
@@ -235,19 +251,6 @@ def _start() -> ColumnElement[int]:
     return func.coalesce(bindparam("start", type_=Integer), by_chance, 0)
 
 
-#: What is to be known of a node of which a partition has just been taken.
-AFTERWARDS = select(
-    ComputeNode.capacity,
-    exists()
-    .where(
-        _Free.node_id == ComputeNode.id,
-        _Free.state == PartitionState.FREE,
-        _Free.missing_since.is_(None),
-        ~exists().where(PartitionCapability.partition_id == _Free.id),
-    )
-    .label("has_more"),
-    is_installed().label("is_installed"),
-).where(ComputeNode.id == bindparam("id"))
 LOCK_NODE = (
     select(ComputeNode.id).where(ComputeNode.id == bindparam("id")).with_for_update(key_share=True)
 )
@@ -268,7 +271,6 @@ class Taken:
     partition_id: int
     node_id: int
     offer: Offer
-    is_installed: bool
 
 
 def take_partition(
@@ -304,17 +306,15 @@ def _search(
 ) -> Taken | None:
     start: int | None = None
     for _ in range(TRIES):
-        row = session.execute(
-            statement, values | {"start": start}, execution_options=_PLAINLY
-        ).first()
+        # Past the mapper, which would make the statement anew each time.
+        row = session.connection().execute(statement, values | {"start": start}).first()
         if row is None:
             return None
-        node = session.execute(AFTERWARDS, {"id": row.node_id, "url": values["url"]}).one()
-        if node.capacity is None or _bears(session, row.node_id, node.capacity, offer.weight):
+        if row.capacity is None or _bears(session, row.node_id, row.capacity, offer.weight):
             _expire(session, row.id)
-            if not node.has_more:
+            if not row.has_more:
                 _leave_out(session, row.node_id)
-            return Taken(row.id, row.node_id, offer, node.is_installed)
+            return Taken(row.id, row.node_id, offer)
         session.execute(GIVE_BACK, {"given": row.id}, execution_options=_PLAINLY)
         if not upwards:
             return None  # it is tried again: so many came at once

@@ -6,8 +6,10 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session
 
+from slapos.master.catalog import service as catalog
 from slapos.master.provisioning import allocation, lookup
 from slapos.master.provisioning.model import REFERENCE_LENGTH, SoftwareInstance
+from slapos.protocol.states import InstallationState
 from slapos.system.clock import Clock
 
 
@@ -37,7 +39,11 @@ class Policy(Protocol):
 
     @property
     def supplies_on_request(self) -> bool:
-        """Whether a release is wanted on a node as soon as an instance of it is placed there."""
+        """Whether a release is wanted on a node as soon as an instance there is to have it."""
+        ...
+
+    def supply(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
+        """Have the release on the node of an instance that is placed where it is not wanted yet."""
         ...
 
     def reference_of(self, session: Session, instance: SoftwareInstance) -> str:
@@ -64,6 +70,17 @@ class LocalPolicy:
             instance.node = instance.host.node
         else:
             allocation.place(session, instance, node)
+
+    def supply(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
+        """Have the release on the node if the settings say so."""
+        if self.supplies_on_request and instance.node is not None:
+            catalog.supply(
+                session,
+                clock,
+                node=instance.node.reference,
+                url=instance.software_url,
+                state=InstallationState.AVAILABLE,
+            )
 
     def check_change(
         self, session: Session, clock: Clock, instance: SoftwareInstance, changed: Collection[str]

@@ -7,13 +7,12 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from slapos.master.catalog import service as catalog
 from slapos.master.identity.model import LOCAL_TENANT, Tenant
 from slapos.master.identity.rights import Action, require
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
-from slapos.master.provisioning import lifecycle, lookup, placement, waiting
+from slapos.master.provisioning import lifecycle, lookup, placement, waiting, writing
 from slapos.master.provisioning.model import (
     TICK,
     TITLE_LENGTH,
@@ -24,7 +23,7 @@ from slapos.master.provisioning.policy import Policy
 from slapos.master.text import URL_LENGTH, checked_text
 from slapos.protocol.errors import Conflict, NotReady
 from slapos.protocol.instance_xml import from_instance_xml, to_instance_xml
-from slapos.protocol.states import InstallationState, InstanceState
+from slapos.protocol.states import InstanceState
 from slapos.system.clock import Clock
 
 
@@ -68,10 +67,10 @@ def request_instance(
             raise NotReady(f"{order.title!r} is not made: whoever asks is to be destroyed itself")
         instance = _create(session, clock, policy, order, state)
         policy.place(session, clock, instance)
-        with session.no_autoflush:  # what is changed here is written at once, with the instance
-            instance.reference = policy.reference_of(session, instance)
-        session.add(instance)
-        _supply(session, clock, policy, instance)
+        instance.reference = policy.reference_of(session, instance)
+        has_release = writing.write(session, instance)
+        if instance.partition_id is not None and not has_release:
+            policy.supply(session, clock, instance)
         if instance.host is not None:
             instance.host.mark_changed(clock.now())
         session.flush()
@@ -247,18 +246,6 @@ def _create(
     )
 
 
-def _supply(session: Session, clock: Clock, policy: Policy, instance: SoftwareInstance) -> None:
-    """Have the release on the instance's node, where the profile does so of itself."""
-    if policy.supplies_on_request and not instance.shared and instance.node is not None:
-        catalog.supply(
-            session,
-            clock,
-            node=instance.node.reference,
-            url=instance.software_url,
-            state=InstallationState.AVAILABLE,
-        )
-
-
 def _change(
     session: Session,
     clock: Clock,
@@ -280,8 +267,8 @@ def _change(
     for name, value in different.items():
         setattr(instance, name, value)
     policy.check_change(session, clock, instance, different.keys())
-    if "software_url" in different:
-        _supply(session, clock, policy, instance)
+    if "software_url" in different and policy.supplies_on_request and not instance.shared:
+        policy.supply(session, clock, instance)
     if state is not InstanceState.DESTROYED:
         if instance.shared:
             _keep_hosted(session, clock, policy, instance, different.keys())

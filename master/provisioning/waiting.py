@@ -87,8 +87,7 @@ def begin_of_keys(project_id: int) -> str:
 def first_in_turn(session: Session, key: str, instance_id: int | None) -> Refusal | None:
     """Return why the first of those waits that wait for the same and came before."""
     sought = {"key": key, "before": LAST if instance_id is None else instance_id}
-    with session.no_autoflush:
-        found = session.execute(FIRST_IN_TURN, sought).first()
+    found = session.connection().execute(FIRST_IN_TURN, sought).first()
     return None if found is None else Refusal(Why(found.waiting_code), found.waiting_reason)
 
 
