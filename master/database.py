@@ -9,6 +9,7 @@ the rows that it goes by.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from select import POLLIN, poll
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +24,7 @@ from sqlalchemy import (
     event,
     inspect,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from slapos.master.identity.caller import LOCAL, Caller, session_info
@@ -141,9 +142,9 @@ def open_database(
             url,
             pool_size=threads,
             pool_use_lifo=True,
-            pool_pre_ping=True,
             connect_args={"application_name": APPLICATION},
         )
+        event.listen(engine, "checkout", _refuse_broken)
         reading = engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
@@ -164,6 +165,19 @@ def open_database(
         sessionmaker(reading, expire_on_commit=False, info=session_info(caller)),
         sessionmaker(writing, expire_on_commit=False, info=session_info(caller)),
     )
+
+
+def _refuse_broken(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Have the pool connect anew where PostgreSQL has ended a connection.
+
+    That shows without asking it, which would take as long as a statement: on a connection that
+    nobody uses nothing arrives but that it ends.
+    """
+    arrivals = poll()
+    if not connection.closed:
+        arrivals.register(connection.fileno(), POLLIN)
+    if connection.closed or arrivals.poll(0):
+        raise DisconnectionError("the server has ended this connection")
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -14,7 +14,7 @@ from slapos.master.provisioning import hosting, lookup, placement, waiting
 from slapos.master.provisioning.diagnosis import why_no_partition
 from slapos.master.provisioning.filters import Filters, read_filters
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
-from slapos.master.provisioning.offers import Offer, offers_for
+from slapos.master.provisioning.offers import Offer, offers_for, offers_in_turn
 from slapos.master.provisioning.waiting import Refusal, Why
 from slapos.protocol.errors import Conflict
 from slapos.system.clock import Clock
@@ -53,14 +53,14 @@ class FullPolicy:
         filters = read_filters(instance.filters, shared=instance.shared)
         if isinstance(filters, Refusal):
             return filters
-        offers = offers_for(session, instance)
+        offers = offers_in_turn(session, instance, key)
         if isinstance(offers, Refusal):
             return offers
-        if not any(offer.is_private for offer in offers):
+        if offers.is_behind and not any(offer.is_private for offer in offers.found):
             before = waiting.first_in_turn(session, key, instance.id)
             if before is not None:
                 return before
-        return self.place_by(session, clock, instance, filters, offers)
+        return self.place_by(session, clock, instance, filters, offers.found)
 
     def place_by(
         self,
@@ -88,7 +88,7 @@ class FullPolicy:
         if instance.id is not None:
             for shared in lookup.shared_on(session, instance):
                 shared.node = instance.node
-        if taken.offer.shared_in_same_tree:  # somebody may wait for this host
+        if taken.offer.shared_in_same_tree and instance.tree.id:  # somebody may wait for this host
             waiting.project_has_changed(session, instance.tree.project_id)
         if instance.id is not None:  # what is new is written first
             self.supply(session, clock, instance)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Text, bindparam, cast, select
-from sqlalchemy.orm import Session, contains_eager, joinedload
+from sqlalchemy.orm import Session, joinedload
 
 from slapos.master.identity.model import LOCAL_TENANT, Tenant
 from slapos.master.nodes import service as nodes
@@ -13,7 +13,7 @@ from slapos.protocol.errors import NotFound
 
 # Statements of each request are made once: to make one takes longer than to run it.
 ROOT_BY_TITLE = (
-    select(SoftwareInstance)
+    select(SoftwareInstance.id)
     .join(SoftwareInstance.tree)
     .where(
         InstanceTree.project_id == bindparam("project_id"),
@@ -22,7 +22,6 @@ ROOT_BY_TITLE = (
         InstanceTree.shared == bindparam("shared"),
         SoftwareInstance.is_root,
     )
-    .options(contains_eager(SoftwareInstance.tree))
 )
 CHILD_BY_TITLE = select(SoftwareInstance).where(
     SoftwareInstance.tree_id == bindparam("tree_id"),
@@ -48,7 +47,9 @@ def find_by_title(
     """Return the instance of a title: a tenant's root, or one in the tree of who asks."""
     sought: dict[str, Any] = {"title": title, "shared": shared}
     if requester is None:
-        return session.scalar(ROOT_BY_TITLE, sought | vars(tenant))
+        # What people order is mostly new: to look for it is cheaper than to load it.
+        root_id = session.connection().execute(ROOT_BY_TITLE, sought | vars(tenant)).scalar()
+        return None if root_id is None else session.get(SoftwareInstance, root_id)
     return session.scalar(CHILD_BY_TITLE, sought | {"tree_id": requester.tree_id})
 
 

@@ -15,8 +15,9 @@ from slapos.master.catalog.model import (
     SupplyCell,
 )
 from slapos.master.identity.model import Project
+from slapos.master.provisioning import waiting
 from slapos.master.provisioning.model import SoftwareInstance
-from slapos.master.provisioning.waiting import Refusal, Why
+from slapos.master.provisioning.waiting import IS_BEHIND, Refusal, Why
 
 #: How many names an error message lists.
 NAMED = 10
@@ -32,6 +33,7 @@ OFFERS = (
         AllocationSupply.customer_id,
         AllocationSupply.shared_in_same_tree,
         AllocationSupply.installs_by_need,
+        IS_BEHIND.label("is_behind"),
     )
     .select_from(SoftwareRelease)
     .join(SoftwareProduct, SoftwareProduct.id == SoftwareRelease.product_id)
@@ -76,20 +78,33 @@ class Offer:
     installs_by_need: bool
 
 
+@dataclass(frozen=True)
+class Offers:
+    """The supplies that an instance may be placed by, those for its owner alone first.
+
+    `is_behind` says that others wait for the same, who have their turn before it.
+    """
+
+    found: Sequence[Offer]
+    is_behind: bool
+
+
 def offers_for(session: Session, instance: SoftwareInstance) -> Sequence[Offer] | Refusal:
     """Return the supplies that an instance may be placed by, those for its owner alone first."""
-    rows = (
-        session.connection()  # past the mapper: there is nothing for it to do
-        .execute(
-            OFFERS,
-            {
-                "project_id": instance.tree.project_id,
-                "software_url": instance.software_url,
-                "software_type": instance.software_type,
-            },
-        )
-        .all()
-    )
+    told = offers_in_turn(session, instance, "")
+    return told if isinstance(told, Refusal) else told.found
+
+
+def offers_in_turn(session: Session, instance: SoftwareInstance, key: str) -> Offers | Refusal:
+    """Return the supplies for an instance, and whether others wait by the same key before it."""
+    sought = {
+        "project_id": instance.tree.project_id,
+        "software_url": instance.software_url,
+        "software_type": instance.software_type,
+        **waiting.turn(key, instance.id),
+    }
+    # Past the mapper, as it has nothing to do here.
+    rows = session.connection().execute(OFFERS, sought).all()
     owner = instance.tree.owner_id
     found = [
         Offer(
@@ -105,9 +120,9 @@ def offers_for(session: Session, instance: SoftwareInstance) -> Sequence[Offer] 
         and row.enabled
         and row.customer_id in (None, owner)
     ]
-    if found:
-        return sorted(found, key=lambda offer: not offer.is_private)
-    return _why_none(session, instance, rows)
+    if not found:
+        return _why_none(session, instance, rows)
+    return Offers(sorted(found, key=lambda offer: not offer.is_private), rows[0].is_behind)
 
 
 def _why_none(

@@ -204,7 +204,7 @@ def with_partitions(nodes: Select[Any], shape: Shape) -> Select[Any]:
 
 # What is to be known of the node of a partition that is being taken. In words, as SQLAlchemy leaves
 # out the names of tables after SQLite's RETURNING, where it takes them to be clear.
-_CAPACITY: ColumnElement[int | None] = literal_column(
+_CAPACITY: ColumnElement[int] = literal_column(
     "(SELECT n.capacity FROM compute_nodes AS n WHERE n.id = compute_partitions.node_id)", Integer
 ).label("capacity")
 _HAS_MORE: ColumnElement[bool] = literal_column(

@@ -54,30 +54,38 @@ def request_instance(
     Raises NoCapacity when it cannot be placed and must not wait, NotReady when what is to be
     destroyed is not there.
     """
-    _check(order)
     instance = lookup.find_by_title(
         session, order.title, order.shared, order.requester, order.tenant
     )
     _require(session, order, instance)
-    state = _possible_state(order)
     if instance is None:
-        if order.state is InstanceState.DESTROYED:
-            raise NotReady(f"there is no instance {order.title!r}, so there is none to destroy")
-        if state is InstanceState.DESTROYED:
-            raise NotReady(f"{order.title!r} is not made: whoever asks is to be destroyed itself")
-        instance = _create(session, clock, policy, order, state)
-        policy.place(session, clock, instance)
-        instance.reference = policy.reference_of(session, instance)
-        has_release = writing.write(session, instance)
-        if instance.partition_id is not None and not has_release:
-            policy.supply(session, clock, instance)
-        if instance.host is not None:
-            instance.host.mark_changed(clock.now())
-        session.flush()
-        if instance.waiting_key:
-            waiting.look_again(session, instance)
-        return instance
+        return make(session, clock, policy, order)
+    _check(order)
     apply(session, clock, policy, instance, order)
+    return instance
+
+
+def make(session: Session, clock: Clock, policy: Policy, order: InstanceOrder) -> SoftwareInstance:
+    """Make and place what is ordered and is not there; the caller has been asked if she may."""
+    _check(order)
+    state = _possible_state(order)
+    if order.state is InstanceState.DESTROYED:
+        raise NotReady(f"there is no instance {order.title!r}, so there is none to destroy")
+    if state is InstanceState.DESTROYED:
+        raise NotReady(f"{order.title!r} is not made: whoever asks is to be destroyed itself")
+    instance = _create(clock, order, state)
+    if order.requester is None:
+        instance.tree.reference = policy.tree_reference(session)
+    policy.place(session, clock, instance)
+    instance.reference = policy.reference_of(session, instance)
+    has_release = writing.write(session, instance)
+    if instance.partition_id is not None and not has_release:
+        policy.supply(session, clock, instance)
+    if instance.host is not None:
+        instance.host.mark_changed(clock.now())
+    session.flush()
+    if instance.waiting_key:
+        waiting.look_again(session, instance)
     return instance
 
 
@@ -213,9 +221,7 @@ def _possible_state(order: InstanceOrder) -> InstanceState:
     return order.state if above is InstanceState.STARTED else above
 
 
-def _create(
-    session: Session, clock: Clock, policy: Policy, order: InstanceOrder, state: InstanceState
-) -> SoftwareInstance:
+def _create(clock: Clock, order: InstanceOrder, state: InstanceState) -> SoftwareInstance:
     requester = order.requester
     if requester is None:
         tree = InstanceTree(
@@ -225,7 +231,6 @@ def _create(
             owner_id=order.tenant.owner_id,
             created_at=clock.now(),
         )
-        tree.reference = policy.tree_reference(session)
     else:
         tree = requester.tree
     return SoftwareInstance(

@@ -144,7 +144,7 @@ def order(
             f"{present.tree.reference}; give another title, or change that one"
         )
     made = InstanceOrder(**{**vars(wanted), "tenant": tenant})
-    return service.request_instance(session, clock, policy, made).tree
+    return service.make(session, clock, policy, made).tree
 
 
 def change(

@@ -4,8 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, exists, select
 from sqlalchemy.orm import Session
 
 from slapos.master.nodes.service import ALLOCATE_INSTANCES
@@ -44,14 +45,17 @@ GROUP, PROJECT, NODE = "group", "project", "node"
 #: The id of one that is not there yet.
 LAST = 2**31 - 1
 
+_BEFORE = (
+    SoftwareInstance.waiting_key == bindparam("key"),
+    SoftwareInstance.waiting_key != "",  # the index has only those that wait
+    SoftwareInstance.waiting_code.in_(sorted(IN_TURN)),
+    SoftwareInstance.id < bindparam("before"),
+)
+#: Whether somebody waits for the same and came before, by the values of `turn`.
+IS_BEHIND = exists().where(*_BEFORE)
 FIRST_IN_TURN = (
     select(SoftwareInstance.waiting_code, SoftwareInstance.waiting_reason)
-    .where(
-        SoftwareInstance.waiting_key == bindparam("key"),
-        SoftwareInstance.waiting_key != "",  # the index has only those that wait
-        SoftwareInstance.waiting_code.in_(sorted(IN_TURN)),
-        SoftwareInstance.id < bindparam("before"),
-    )
+    .where(*_BEFORE)
     .order_by(SoftwareInstance.id)
     .limit(1)
 )
@@ -84,10 +88,14 @@ def begin_of_keys(project_id: int) -> str:
     return f"{project_id:08x}"
 
 
+def turn(key: str, instance_id: int | None) -> dict[str, Any]:
+    """Return the values that say before whom somebody has to wait for the same."""
+    return {"key": key, "before": LAST if instance_id is None else instance_id}
+
+
 def first_in_turn(session: Session, key: str, instance_id: int | None) -> Refusal | None:
     """Return why the first of those waits that wait for the same and came before."""
-    sought = {"key": key, "before": LAST if instance_id is None else instance_id}
-    found = session.connection().execute(FIRST_IN_TURN, sought).first()
+    found = session.connection().execute(FIRST_IN_TURN, turn(key, instance_id)).first()
     return None if found is None else Refusal(Why(found.waiting_code), found.waiting_reason)
 
 
