@@ -49,6 +49,7 @@ from slapos.master.slap.node_view import NODE_VIEWS, NodeViews
 from slapos.master.tasks import views as tasks
 from slapos.master.traffic import frame
 from slapos.master.traffic.metrics import Metrics
+from slapos.master.traffic.refused import Refusals
 from slapos.master.webhooks import views as webhooks
 from slapos.master.webhooks.outbox import put
 from slapos.system.clock import Clock, SystemClock
@@ -100,6 +101,7 @@ def create_app(
         authenticate=frame.surrounded(
             authenticate or (http.everybody_is_local if is_local else by_what_is_shown), limits
         ),
+        note=None if is_local else Refusals(clock).note,
     )
     if is_local:
         with app.app_context():

@@ -14,6 +14,7 @@ from werkzeug.exceptions import BadRequestKeyError, HTTPException
 
 from slapos.master.database import WAIT_FOR_LOCK, Database, is_passing
 from slapos.master.identity.caller import ANONYMOUS, LOCAL, SYSTEM, Caller, CallerKind, serve
+from slapos.master.identity.subject import Subject
 from slapos.master.nodes.exchange import Announcer
 from slapos.master.provisioning.policy import Policy
 from slapos.master.settings import Settings
@@ -111,6 +112,8 @@ class Assembly:
     settings: Settings
     announcer: Announcer
     authenticate: Authenticate = everybody_is_local
+    #: Is told of errors that requests are answered with.
+    note: Callable[["Assembly", SlapOSError], None] | None = None
 
 
 class Elsewhere(Response):
@@ -145,6 +148,12 @@ def keep() -> None:
     So for an order that is taken and waits: over SLAP it is answered with 408.
     """
     g.keep = True
+
+
+def concerns(about: Subject | None) -> None:
+    """Say what this request is about: it is written down when it is refused."""
+    if about is not None:
+        g.about = about
 
 
 def public(view: View) -> View:
@@ -221,9 +230,14 @@ def _in_transaction(view: Callable[..., Any], parts: Assembly) -> Callable[..., 
     @wraps(view)
     def run(**arguments: Any) -> Response:
         reading = reads or request.method in SAFE_METHODS
-        answer = until_undisturbed(parts, lambda: _once(view, parts, arguments, reading))
-        if isinstance(answer, Elsewhere):
-            return current_app.make_response(answer.make())
+        try:
+            answer = until_undisturbed(parts, lambda: _once(view, parts, arguments, reading))
+            if isinstance(answer, Elsewhere):
+                return current_app.make_response(answer.make())
+        except SlapOSError as error:
+            if parts.note is not None:
+                parts.note(parts, error)
+            raise
         return answer
 
     return run

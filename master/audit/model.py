@@ -18,6 +18,8 @@ class Act(StrEnum):
     CREATE = "create"
     CHANGE = "change"
     DELETE = "delete"
+    #: Somebody tried, and was not let in.
+    REFUSE = "refuse"
 
 
 class AuditEntry(Base):
@@ -51,3 +53,27 @@ class AuditEntry(Base):
     project_id: Mapped[int | None]
     owner_id: Mapped[int | None]
     changes: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Refusal(Base):
+    """How often the same was refused from one address since it is counted.
+
+    The first time is in the log at once, the others when they are no more counted together: so
+    nobody fills the log by trying.
+    """
+
+    __tablename__ = "refusals"
+    __table_args__ = (Index(None, "since"),)
+
+    #: The code of the error.
+    reason: Mapped[str] = mapped_column(String(40), primary_key=True)
+    object_kind: Mapped[str] = mapped_column(String(40), primary_key=True)
+    #: What of, "" where that is nothing that is there.
+    object: Mapped[str] = mapped_column(String(NAME_LENGTH), primary_key=True)
+    #: Or what its neighbours have in common; "" for all others, when there are too many.
+    address: Mapped[str] = mapped_column(String(60), primary_key=True)
+    project_id: Mapped[int | None]
+    owner_id: Mapped[int | None]
+    since: Mapped[datetime]
+    last_at: Mapped[datetime]
+    count: Mapped[int]

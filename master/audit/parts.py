@@ -15,7 +15,8 @@ from slapos.master.catalog.model import (
 )
 from slapos.master.certificates.model import IssuedCertificate
 from slapos.master.database import Base
-from slapos.master.identity.credentials import Password
+from slapos.master.identity.credentials import OneTimeLink, Password, RecoveryCode
+from slapos.master.identity.links import LinkKind
 from slapos.master.identity.model import Person
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import ComputeNode, NodeCategory
@@ -51,6 +52,20 @@ def _of_certificate(session: Session, part: IssuedCertificate) -> Subject | None
     return None
 
 
+def _of_used_code(session: Session, part: RecoveryCode) -> Subject | None:
+    """Return whose recovery code it is, when one is used: how many are made says nothing."""
+    if part not in session.deleted:
+        return None
+    return session.get_one(Person, part.person_id).subject()
+
+
+def _of_reset_link(session: Session, part: OneTimeLink) -> Subject | None:
+    """Return who can have a new password by a link; others are made with each sign-in."""
+    if part.kind != LinkKind.RESET or part.person_id is None:
+        return None
+    return session.get_one(Person, part.person_id).subject()
+
+
 #: Parts that the log names themselves.
 THEMSELVES = frozenset({IssuedCertificate.__tablename__})
 PARTS: Mapping[str, WholeOf] = {
@@ -60,5 +75,7 @@ PARTS: Mapping[str, WholeOf] = {
     SupplyCell.__tablename__: _by(AllocationSupply, "supply_id"),
     NodeCategory.__tablename__: _by(ComputeNode, "node_id"),
     Password.__tablename__: _by(Person, "person_id"),
+    RecoveryCode.__tablename__: _of_used_code,
+    OneTimeLink.__tablename__: _of_reset_link,
     IssuedCertificate.__tablename__: _of_certificate,
 }

@@ -11,6 +11,7 @@ from slapos.master.certificates import authorities
 from slapos.master.certificates import service as certificates
 from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.authority import SubjectKind, fingerprint, read_request
+from slapos.master.certificates.errors import TokenInvalid
 from slapos.master.certificates.model import TITLE_LENGTH, JoinToken
 from slapos.master.certificates.service import Issued
 from slapos.master.identity.caller import caller_of
@@ -21,7 +22,6 @@ from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.text import checked_text
-from slapos.protocol.errors import Forbidden
 from slapos.protocol.join_token import JoinToken as TokenText
 from slapos.system.identifier import Identifiers
 
@@ -31,12 +31,6 @@ SECRET_LENGTH = 32
 _TOKEN = (
     select(JoinToken).where(JoinToken.digest == bindparam("digest")).with_for_update(of=JoinToken)
 )
-
-
-class TokenInvalid(Forbidden):
-    """A join token is unknown, used, expired, or for another name."""
-
-    code = "token_invalid"
 
 
 @dataclass(frozen=True)
@@ -79,13 +73,15 @@ def join(session: Session, issuing: Issuing, token: str, name: str, request: str
     row = session.scalar(_TOKEN, {"digest": hash_of(token.strip())})
     if row is None:
         raise TokenInvalid("the token is unknown: copy the whole of it, or make another one")
-    now = issuing.clock.now()
+    now, about = issuing.clock.now(), row.subject()
     if now > row.expires_at:
-        raise TokenInvalid(f"the token ended at {row.expires_at:%H:%M} UTC; make another one")
+        raise TokenInvalid(
+            f"the token ended at {row.expires_at:%H:%M} UTC; make another one", about
+        )
     if name != row.title:
-        raise TokenInvalid(f"the token is for a node named {row.title!r}, not {name!r}")
+        raise TokenInvalid(f"the token is for a node named {row.title!r}, not {name!r}", about)
     if row.used_at is not None and row.key_fingerprint != key:
-        raise TokenInvalid("the token has been used; make another one")
+        raise TokenInvalid("the token has been used; make another one", about)
     if row.node_id is None:
         node = nodes.create(session, issuing.clock, row.project_id, row.title)
         row.used_at, row.node_id, row.key_fingerprint = now, node.id, key

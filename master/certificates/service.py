@@ -19,6 +19,12 @@ from slapos.master.certificates.authority import (
     read_certificate,
     read_request,
 )
+from slapos.master.certificates.errors import (
+    CertificateExpired,
+    CertificateRevoked,
+    CertificateUnknown,
+    RenewalRefused,
+)
 from slapos.master.certificates.model import (
     AuthorityState,
     IssuedCertificate,
@@ -80,7 +86,7 @@ def renew(session: Session, issuing: Issuing, request: str) -> Issued:
         CallerKind.PERSON: SubjectKind.PERSON,
     }
     if caller.kind not in kinds or caller.id is None:
-        raise Unauthorized("show the certificate that is to be renewed, or sign in")
+        raise RenewalRefused("show the certificate that is to be renewed, or sign in")
     if caller.scopes is not None:
         # A certificate has no scopes: with it, a token could do more than it was made for.
         raise Forbidden("a token with scopes gets no certificate; sign in with a password")
@@ -98,16 +104,19 @@ def renew_ended(
     """
     old = read_certificate(certificate)
     row = find(session, old)
-    now = issuing.clock.now()
+    now, about = issuing.clock.now(), subject_of(session, row)
     if row.revoked_at is not None or row.authority.state == AuthorityState.RETIRED:
-        raise Unauthorized("the certificate has been revoked: join anew, with another token")
+        raise CertificateRevoked(
+            "the certificate has been revoked: join anew, with another token", about
+        )
     if now > row.not_after + RENEWABLE:
-        raise Unauthorized(
+        raise CertificateExpired(
             f"the certificate ended at {row.not_after:%Y-%m-%d}, more than {RENEWABLE.days} days "
-            "ago: join anew, with another token"
+            "ago: join anew, with another token",
+            about,
         )
     if fingerprint(read_request(request)) != fingerprint(old.public_key()):
-        raise Unauthorized("the request is not signed by the key of the certificate")
+        raise RenewalRefused("the request is not signed by the key of the certificate", about)
     reference, thing_id = _holder(session, row)
     kind = SubjectKind(row.kind)
     return reference, issue(session, issuing, kind, reference, thing_id, request)
@@ -117,7 +126,9 @@ def find(session: Session, certificate: x509.Certificate) -> IssuedCertificate:
     """Return the row of a certificate that one of our authorities has signed, else Unauthorized."""
     row = session.scalar(_BY_SERIAL, {"serial": serial_text(certificate)})
     if row is None or not is_issued_by(certificate, read_certificate(row.authority.certificate)):
-        raise Unauthorized("the certificate is none of this master's, or what it is for is gone")
+        raise CertificateUnknown(
+            "the certificate is none of this master's, or what it is for is gone"
+        )
     return row
 
 

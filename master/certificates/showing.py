@@ -18,6 +18,12 @@ from slapos.master.certificates.authority import (
     is_issued_by,
     read_certificate,
 )
+from slapos.master.certificates.errors import (
+    CertificateExpired,
+    CertificateRevoked,
+    CertificateUnknown,
+    CertificateWrongPurpose,
+)
 from slapos.master.certificates.model import (
     AuthorityState,
     CertificateAuthority,
@@ -27,9 +33,9 @@ from slapos.master.certificates.service import serial_text
 from slapos.master.identity.authentication import authenticate as by_other_means
 from slapos.master.identity.authentication import caller_of_person
 from slapos.master.identity.caller import Caller, CallerKind
+from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
-from slapos.protocol.errors import Unauthorized
 from slapos.system.clock import Clock
 
 #: The key of the environ with the client's certificate (DER): no header can set it.
@@ -58,30 +64,6 @@ _HOLDER = (
     .outerjoin(InstanceTree, InstanceTree.id == SoftwareInstance.tree_id)
     .where(IssuedCertificate.serial == bindparam("serial"))
 )
-
-
-class CertificateUnknown(Unauthorized):
-    """A certificate is none of ours, or whom it was for is gone."""
-
-    code = "certificate_unknown"
-
-
-class CertificateRevoked(Unauthorized):
-    """A certificate has been revoked, or the authority that signed it."""
-
-    code = "certificate_revoked"
-
-
-class CertificateExpired(Unauthorized):
-    """A certificate has ended, or has not begun."""
-
-    code = "certificate_expired"
-
-
-class CertificateWrongPurpose(Unauthorized):
-    """A certificate is for servers, not for those who ask."""
-
-    code = "certificate_wrong_purpose"
 
 
 @dataclass(frozen=True)
@@ -118,12 +100,13 @@ def by_certificate(session: Session, clock: Clock) -> Caller | None:
         )
     now = clock.now()
     if row.revoked_at is not None or row.state == AuthorityState.RETIRED:
-        raise CertificateRevoked("the certificate has been revoked: join anew")
+        raise CertificateRevoked("the certificate has been revoked: join anew", _subject(row))
     if not certificate.counts_at(now):
         raise CertificateExpired(
             f"the certificate counts from {certificate.not_before:%Y-%m-%d %H:%M} to "
             f"{certificate.not_after:%Y-%m-%d %H:%M} UTC, and it is {now:%Y-%m-%d %H:%M}: "
-            "renew it, or set the clock"
+            "renew it, or set the clock",
+            _subject(row),
         )
     return _holder(session, row)
 
@@ -143,8 +126,15 @@ def _holder(session: Session, row: Row[*tuple[object, ...]]) -> Caller:
         )
     person = caller_of_person(session, row.person_id) if row.person_id is not None else None
     if person is None:
-        raise CertificateRevoked("whose certificate it is has been suspended")
+        raise CertificateRevoked("whose certificate it is has been suspended", _subject(row))
     return person
+
+
+def _subject(row: Row[*tuple[object, ...]]) -> Subject:
+    """Return whose certificate is refused."""
+    name = row.node or row.instance or f"certificate of person {row.person_id}"
+    project_id = row.node_project or row.instance_project
+    return Subject(Kind.CERTIFICATE, name, project_id, row.person_id)
 
 
 @lru_cache(KEPT)

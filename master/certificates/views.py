@@ -15,7 +15,8 @@ from slapos.master.identity import service as people
 from slapos.master.identity.model import Project
 from slapos.master.identity.secret_box import SecretBox
 from slapos.master.nodes import service as nodes
-from slapos.protocol.errors import Conflict, Forbidden, NotFound, Unauthorized
+from slapos.master.traffic.refused import check_guesses
+from slapos.protocol.errors import Conflict, Forbidden, NotFound, TooManyAttempts, Unauthorized
 
 blueprint = Blueprint("certificates", __name__, url_prefix="/v1")
 
@@ -149,10 +150,11 @@ def make_join_token(body: NewJoinToken) -> dict[str, Any]:
     body=Join,
     answer=CertificateShown,
     status=201,
-    errors=(Forbidden, Conflict),
+    errors=(Forbidden, Conflict, TooManyAttempts),
 )
 def join(body: Join) -> dict[str, Any]:
     """Make a node of a machine that shows a token."""
+    check_guesses()
     session = context().session
     joined = joining.join(session, issuing(), body.token, body.name, body.certificate_request)
     project = session.get_one(Project, joined.node.project_id)

@@ -14,6 +14,7 @@ from slapos.master.identity.caller import ANONYMOUS, SYSTEM, Caller, CallerKind,
 from slapos.master.identity.credentials import PersonalToken, SignIn
 from slapos.master.identity.model import Membership, Person, PersonState, Project, ProjectState
 from slapos.master.identity.one_way import hash_of
+from slapos.master.identity.subject import Kind, Subject
 from slapos.protocol.errors import CrossSite, Unauthorized
 from slapos.system.clock import Clock
 
@@ -62,6 +63,14 @@ _BY_ID = (
 )
 
 
+class TokenRefused(Unauthorized):
+    """A personal token does not count; `about` is whose it is, when somebody's."""
+
+    def __init__(self, message: str, about: Subject | None = None) -> None:
+        super().__init__(message)
+        self.about = about
+
+
 def by_token(session: Session, clock: Clock) -> Caller | None:
     """Say who asks by a personal token."""
     shown = _shown_token()
@@ -69,11 +78,16 @@ def by_token(session: Session, clock: Clock) -> Caller | None:
         return None
     rows = session.execute(_BY_TOKEN, {"hash": hash_of(shown)}).all()
     if not rows or rows[0].expires_at <= clock.now():
-        raise Unauthorized("the token is unknown or revoked, or it has expired; make another one")
+        raise TokenRefused(
+            "the token is unknown or revoked, or it has expired; make another one",
+            _whose(rows[0]) if rows else None,
+        )
     token = rows[0]
     caller = _person((row[len(_TOKEN) :] for row in rows), frozenset(token.scopes.split()))
     if caller is None:
-        raise Unauthorized("whose token it is has been suspended; ask an administrator")
+        raise TokenRefused(
+            "whose token it is has been suspended; ask an administrator", _whose(token)
+        )
     if token.used_at is None or clock.now() - token.used_at > TOKEN_USE_KEPT:
         _note_use(PersonalToken, token.id, clock.now())
     return caller
@@ -128,6 +142,11 @@ def check_origin() -> None:
 def caller_of_person(session: Session, person_id: int) -> Caller | None:
     """Return the caller that a person is, None when she is suspended."""
     return _person(session.execute(_BY_ID, {"id": person_id}), None)
+
+
+def _whose(token: Any) -> Subject:
+    person_id, reference, *_ = token[len(_TOKEN) :]
+    return Subject(Kind.TOKEN, f"token of {reference}", owner_id=person_id)
 
 
 def _shown_token() -> str | None:

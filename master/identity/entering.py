@@ -52,6 +52,7 @@ def sign_in_by_password(
     attempt = sign_in.begin(
         context.session, context.clock, email, request.remote_addr or "", user_agent()
     )
+    http.concerns(attempt.about)
 
     def make() -> ResponseReturnValue:
         parts = http.assembly()
@@ -83,6 +84,7 @@ def sign_in_by_code(code: str, respond: Respond) -> http.Elsewhere:
         request.remote_addr or "",
         user_agent(),
     )
+    http.concerns(attempt.about)
 
     def make() -> ResponseReturnValue:
         parts, box = http.assembly(), second_factor_box()
@@ -152,6 +154,7 @@ def change_password(person: Person, present: str, wanted: str, respond: Respond)
     attempt = sign_in.begin(
         context.session, context.clock, person.email or "", request.remote_addr or "", ""
     )
+    http.concerns(attempt.about)
 
     def make() -> ResponseReturnValue:
         parts = http.assembly()
@@ -181,6 +184,7 @@ def remove_second_factor(person: Person, code: str, respond: Respond) -> http.El
     attempt = sign_in.begin(
         context.session, context.clock, person.email or "", request.remote_addr or "", ""
     )
+    http.concerns(attempt.about)
 
     def make() -> ResponseReturnValue:
         parts, box = http.assembly(), needed_box()

@@ -38,6 +38,7 @@ ISSUER = "SlapOS"
 _CONFIRMED = select(SecondFactor.person_id).where(
     SecondFactor.person_id == bindparam("person"), SecondFactor.confirmed_at.is_not(None)
 )
+_RECOVERY = select(RecoveryCode).where(RecoveryCode.hash == bindparam("hash"))
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,13 @@ def check(session: Session, clock: Clock, box: SecretBox, person_id: int, code: 
         return False
     if _counts(clock, box, factor, code):
         return True
-    used = delete(RecoveryCode).where(RecoveryCode.hash == _hash_of_code(person_id, code))
-    return session.execute(used.returning(RecoveryCode.id)).scalar_one_or_none() is not None
+    # The row of the second factor is locked: nobody else uses the same one now.
+    used = session.scalar(_RECOVERY, {"hash": _hash_of_code(person_id, code)})
+    if used is None:
+        return False
+    session.delete(used)
+    session.flush()
+    return True
 
 
 def remove(session: Session, person: Person) -> None:

@@ -4,17 +4,15 @@ An attempt is counted before it is looked at, so that many at once do not get mo
 was right is taken back. Whether there is such an account shows neither in words nor in time.
 """
 
-import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from ipaddress import ip_address
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from slapos.master.database import LARGEST_ID
-from slapos.master.identity import links, rights, second_factor
+from slapos.master.identity import attempts, links, rights, second_factor
 from slapos.master.identity.authentication import IDLE, caller_of_person
 from slapos.master.identity.caller import serve
 from slapos.master.identity.credentials import (
@@ -31,20 +29,12 @@ from slapos.master.identity.one_way import hash_of, new_secret
 from slapos.master.identity.rights import Action
 from slapos.master.identity.secret_box import SecretBox
 from slapos.master.identity.subject import Kind, Subject
-from slapos.protocol.errors import SignInRefused, TooManyAttempts
+from slapos.protocol.errors import SignInRefused
 from slapos.system.clock import Clock
 from slapos.system.identifier import Identifiers
 
 #: A session is over then, however much it is used.
 LIFE = timedelta(days=7)
-#: Failures before the first wait: of one account, and from one address.
-FREE_OF_ACCOUNT = 5
-FREE_OF_ADDRESS = 30
-FIRST_WAIT = timedelta(seconds=30)
-LONGEST_WAIT = timedelta(minutes=15)
-#: Failures are forgotten when there were none for so long.
-FORGOTTEN = timedelta(hours=1)
-
 REFUSED = "the e-mail address and the password do not belong together, or you may not sign in"
 
 _ACCOUNT = (
@@ -52,7 +42,6 @@ _ACCOUNT = (
     .outerjoin(Password, Password.person_id == Person.id)
     .where(Person.email == bindparam("email"))
 )
-_ATTEMPTS = select(Attempts).where(Attempts.key == bindparam("key")).with_for_update()
 
 
 @dataclass(frozen=True)
@@ -66,18 +55,20 @@ class Attempt:
     address_key: str
     address: str
     agent: str
+    #: The account, when there is one.
+    about: Subject | None
 
 
 def begin(session: Session, clock: Clock, email: str, address: str, agent: str) -> Attempt:
     """Count an attempt, and return what it needs; raises TooManyAttempts."""
-    named = email.strip().lower()
-    account_key = hash_of(f"account {named}")
-    address_key = hash_of(f"address {address}")
-    _count(session, clock.now(), account_key, FREE_OF_ACCOUNT)
-    if not _is_own(address):
-        _count(session, clock.now(), address_key, FREE_OF_ADDRESS)
+    named, now = email.strip().lower(), clock.now()
     found = session.execute(_ACCOUNT, {"email": named}).one_or_none()
     person, kept = (None, None) if found is None else found
+    about = None if person is None else person.subject()
+    account_key, address_key = attempts.key_of_account(named), attempts.key_of_address(address)
+    attempts.count(session, now, account_key, attempts.FREE_OF_ACCOUNT, about)
+    if not attempts.is_own(address):
+        attempts.count(session, now, address_key, attempts.FREE_OF_ADDRESS, about)
     return Attempt(
         None if person is None else person.id,
         kept,
@@ -85,6 +76,7 @@ def begin(session: Session, clock: Clock, email: str, address: str, agent: str) 
         address_key,
         address[:ADDRESS_LENGTH],
         agent[:AGENT_LENGTH],
+        about,
     )
 
 
@@ -201,7 +193,10 @@ def start(
 
 def end(session: Session, secret: str) -> None:
     """End the session of a secret, when there is one."""
-    session.execute(delete(SignIn).where(SignIn.hash == hash_of(secret)))
+    found = session.scalar(select(SignIn).where(SignIn.hash == hash_of(secret)))
+    if found is not None:
+        session.delete(found)
+        session.flush()
 
 
 def sign_ins(session: Session, clock: Clock, person_id: int) -> Select[Any]:
@@ -235,10 +230,10 @@ def set_password(
         session.add(Password(person_id=person_id, hash=kept, changed_at=clock.now()))
     else:
         password.hash, password.changed_at = kept, clock.now()
-    others = delete(SignIn).where(SignIn.person_id == person_id)
-    if spare is not None:
-        others = others.where(SignIn.hash != hash_of(spare))
-    session.execute(others)
+    kept_session = None if spare is None else hash_of(spare)
+    for each in session.scalars(select(SignIn).where(SignIn.person_id == person_id)):
+        if each.hash != kept_session:
+            session.delete(each)
     # Who knew the old one, and has a code to type yet, begins again.
     session.execute(delete(OneTimeLink).where(OneTimeLink.person_id == person_id))
     session.flush()
@@ -246,39 +241,10 @@ def set_password(
 
 def forget_all(session: Session, person_id: int) -> None:
     """End a person's sessions and tokens: she has lost them, or somebody has found them."""
-    session.execute(delete(SignIn).where(SignIn.person_id == person_id))
-    session.execute(delete(PersonalToken).where(PersonalToken.person_id == person_id))
-
-
-def _count(session: Session, now: datetime, key: str, free: int) -> None:
-    """Count an attempt as failed until it has succeeded; raises TooManyAttempts."""
-    attempts = session.scalar(_ATTEMPTS, {"key": key})
-    if attempts is None:
-        # Another one may make the same row: then this transaction is done again.
-        attempts = Attempts(key=key, failures=0, last_at=now)
-        session.add(attempts)
-    elif now - attempts.last_at > FORGOTTEN:
-        attempts.failures = 0
-    if attempts.blocked_until is not None and attempts.blocked_until > now:
-        wait = attempts.blocked_until - now
-        raise TooManyAttempts(
-            f"there were too many attempts that failed; try again in {_words(wait)}",
-            math.ceil(wait.total_seconds()),
-        )
-    attempts.failures += 1
-    attempts.last_at = now
-    over = attempts.failures - free
-    if over >= 0:
-        attempts.blocked_until = now + min(FIRST_WAIT * 2 ** min(over, 10), LONGEST_WAIT)
+    for kind in (SignIn, PersonalToken):
+        for each in session.scalars(select(kind).where(kind.person_id == person_id)):
+            session.delete(each)  # one by one, as the audit log sees it then
     session.flush()
-
-
-def _is_own(address: str) -> bool:
-    """Return whether it is this machine: a web server in front, which stands for everybody."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return True
 
 
 def take_back(session: Session, attempt: Attempt) -> None:
@@ -287,13 +253,4 @@ def take_back(session: Session, attempt: Attempt) -> None:
     Who has one account cannot go on guessing others by signing in between.
     """
     session.execute(delete(Attempts).where(Attempts.key == attempt.account_key))
-    of_address = session.scalar(_ATTEMPTS, {"key": attempt.address_key})
-    if of_address is not None and of_address.failures:
-        of_address.failures -= 1
-        of_address.blocked_until = None
-    session.flush()
-
-
-def _words(wait: timedelta) -> str:
-    seconds = math.ceil(wait.total_seconds())
-    return f"{seconds} seconds" if seconds < 90 else f"{math.ceil(seconds / 60)} minutes"
+    attempts.take_back(session, attempt.address_key)

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import delete, select
 
+from slapos.master.identity.attempts import FORGOTTEN
 from slapos.master.identity.authentication import IDLE
 from slapos.master.identity.credentials import Attempts, OneTimeLink, OpenidAttempt, SignIn
-from slapos.master.identity.sign_in import FORGOTTEN
 from slapos.master.tasks.task import Done, Task, Turn
 
 PIECE = 1000

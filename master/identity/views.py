@@ -23,6 +23,7 @@ from slapos.master.identity.caller import CallerKind, caller_of
 from slapos.master.identity.credentials import PersonalToken, SignIn
 from slapos.master.identity.links import LinkKind
 from slapos.master.identity.model import Person
+from slapos.master.traffic.refused import check_guesses
 from slapos.protocol.errors import (
     Conflict,
     Forbidden,
@@ -50,10 +51,11 @@ def _signed_in(reference: str) -> tuple[dict[str, str], int]:
     summary="Become the first administrator, by the link that the master printed",
     body=shapes.SetUp,
     answer=shapes.SignedIn,
-    errors=(SecretInvalid,),
+    errors=(SecretInvalid, TooManyAttempts),
 )
 def set_up(body: shapes.SetUp) -> Response:
     """Make the first administrator."""
+    check_guesses()
     links.find(context().session, context().clock, LinkKind.SETUP, body.token)
     return set_up_with(body.token, body.name, body.email, body.password, body.project, _signed_in)
 
@@ -107,10 +109,11 @@ def end_session() -> Response:
     summary="Have another password, by a link for it; it ends all sessions and tokens",
     body=shapes.NewPassword,
     answer=shapes.SignedIn,
-    errors=(SecretInvalid,),
+    errors=(SecretInvalid, TooManyAttempts),
 )
 def replace_password(body: shapes.NewPassword) -> Response:
     """Have another password, by a link for it."""
+    check_guesses()
     return replace_password_with(body.token, body.password, _signed_in)
 
 
@@ -134,10 +137,11 @@ def replace_password_with(token: str, password: str, respond: entering.Respond) 
     summary="Accept an invitation: signed in, or with a name and a password for a new account",
     body=shapes.Acceptance,
     answer=shapes.SignedIn,
-    errors=(SecretInvalid, Conflict, Forbidden),
+    errors=(SecretInvalid, Conflict, Forbidden, TooManyAttempts),
 )
 def accept_invitation(body: shapes.Acceptance) -> shapes.SignedIn | Response:
     """Accept an invitation."""
+    check_guesses()
     if body.password is None:
         person = invitations.accept(context().session, context().clock, body.token)
         return shapes.SignedIn(person=person.reference)

@@ -24,6 +24,7 @@ from slapos.master.panel.page import (
     local_path,
     page,
 )
+from slapos.master.traffic.refused import check_guesses
 from slapos.protocol.errors import SlapOSError
 
 blueprint = Blueprint("panel", __name__, template_folder="templates")
@@ -50,6 +51,7 @@ def _text(name: str) -> str:
 
 def _token() -> str:
     """Return the secret of a link: in its URL, or in the form that it has led to."""
+    check_guesses()
     return request.form.get("token") or request.args.get("token", "")
 
 

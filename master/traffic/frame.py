@@ -15,7 +15,7 @@ from slapos.master.certificates.front import PASSED_ON
 from slapos.master.http import Assembly, Authenticate
 from slapos.master.identity.caller import Caller, CallerKind
 from slapos.master.settings import Profile, Settings
-from slapos.master.traffic.limits import UNLIMITED, Buckets, neighbourhood
+from slapos.master.traffic.limits import Buckets, neighbourhood, share_of
 from slapos.master.traffic.logs import ACCESS, say
 from slapos.master.traffic.measured import Measured
 from slapos.master.traffic.metrics import METRICS, Metrics
@@ -67,8 +67,8 @@ def limits_of(settings: Settings, clock: Clock) -> Limits | None:
     if settings.rate_limit is None and settings.anonymous_rate_limit is None:
         return None
     return Limits(
-        Buckets(settings.rate_limit or UNLIMITED, clock),
-        Buckets(settings.anonymous_rate_limit or UNLIMITED, clock),
+        Buckets(share_of(settings.rate_limit, settings.workers), clock),
+        Buckets(share_of(settings.anonymous_rate_limit, settings.workers), clock),
     )
 
 

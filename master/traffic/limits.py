@@ -1,7 +1,9 @@
 """How many requests one may send: a bucket of tokens for each caller, or for its address.
 
-Buckets are this process's own: a master of several processes lets so many times as much through.
-That is enough for what they are for, which is that nobody keeps the others waiting.
+Buckets are this process's own, as to ask the database for each request would cost more than most
+requests do. Each of a machine's web processes lets its share of the rate through; several machines
+let so many times as much through. That is enough for what they are for, which is that nobody keeps
+the others waiting. What can be guessed is counted in the database (`identity/attempts.py`).
 """
 
 import ipaddress
@@ -18,6 +20,13 @@ BUCKETS = 100_000
 UNLIMITED = Rate(1e9, 1e9)
 #: The part of an IPv6 address that belongs to one customer of a network.
 CUSTOMER_PREFIX = 64
+
+
+def share_of(rate: Rate | None, processes: int) -> Rate:
+    """Return what one of some processes lets through; at least one request at once."""
+    if rate is None:
+        return UNLIMITED
+    return Rate(rate.per_second / processes, max(1.0, rate.burst / processes))
 
 
 @dataclass

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from werkzeug.test import TestResponse
 
 from slapos.master.app import create_app
+from slapos.master.audit.model import Act, AuditEntry
 from slapos.master.certificates import authorities
 from slapos.master.certificates import service as certificates
 from slapos.master.certificates.authorities import Issuing
@@ -23,6 +24,7 @@ from slapos.master.certificates.authority import Authority, SubjectKind
 from slapos.master.certificates.model import IssuedCertificate, JoinToken
 from slapos.master.certificates.showing import CERTIFICATE, authenticate
 from slapos.master.certificates.views import BOX
+from slapos.master.identity import attempts
 from slapos.master.secret_file import make_secret_file
 from slapos.master.settings import Profile, Settings
 from slapos.protocol.certificate_request import fingerprint, is_vouched, make_key, make_request
@@ -143,6 +145,71 @@ def test_a_token_is_good_for_what_it_was_made_for_only(
     else:
         text = text.replace("sj1.", "sj1.x")
     assert error_of(join(world, text, make_key(), name)) == (403, "token_invalid")
+
+
+def refusals(world: World) -> list[tuple[str, str, str]]:
+    with world.session() as session:
+        entries = session.scalars(
+            select(AuditEntry).where(AuditEntry.act == Act.REFUSE).order_by(AuditEntry.id)
+        )
+        return [(e.object_kind, e.object, e.changes["reason"][1]) for e in entries]
+
+
+def test_join_tokens_that_are_used_or_refused_are_written_down(world: World) -> None:
+    text = token(world)
+    assert error_of(join(world, "sj1.nonsense", make_key()))[1] == "token_invalid"
+    assert join(world, text, make_key()).status_code == 201
+    assert error_of(join(world, text, make_key()))[1] == "token_invalid"
+    assert refusals(world) == [
+        ("join token", "unknown", "token_invalid"),
+        ("join token", "edge", "token_invalid"),
+    ]
+    with world.session() as session:
+        used = session.scalars(
+            select(AuditEntry).where(
+                AuditEntry.object_kind == "join token", AuditEntry.act == Act.CHANGE
+            )
+        ).one()
+    assert used.changes["used_at"][0] is None
+    assert used.project_id == 1
+
+
+def test_guessing_join_tokens_is_slowed_down(world: World) -> None:
+    guesser = world.app.test_client()
+    guesser.environ_base["REMOTE_ADDR"] = "192.0.2.1"
+    asked = {"name": "edge", "certificate_request": make_request(make_key(), "edge")}
+    answers = [
+        guesser.post("/v1/nodes/join", json=asked | {"token": f"sj1.{number}"}).status_code
+        for number in range(attempts.FREE_OF_ADDRESS + 1)
+    ]
+    assert answers == [403] * attempts.FREE_OF_ADDRESS + [429]
+    guesser.environ_base["REMOTE_ADDR"] = "192.0.2.2"
+    assert guesser.post("/v1/nodes/join", json=asked | {"token": "sj1.x"}).status_code == 403
+
+
+def test_refused_certificates_and_renewals_are_written_down(
+    world: World, joined: dict[str, Any]
+) -> None:
+    client, (serial,) = shows(world, joined["certificate"]), serials(world)
+    assert world.as_("P-21").post(f"/v1/certificates/{serial}/revocation").status_code == 201
+    for _ in range(3):  # a node goes on asking
+        assert client.get(NODE + joined["reference"]).status_code == 401
+    asked = {"certificate_request": make_request(make_key(), "edge")}
+    client = world.app.test_client()
+    told = asked | {"certificate": joined["certificate"]}
+    assert client.post("/v1/certificates/renewals", json=told).status_code == 401
+    assert client.post("/v1/certificates/renewals", json=asked).status_code == 401
+    assert [(kind, reason) for kind, _, reason in refusals(world)] == [
+        ("certificate", "certificate_revoked"),
+        ("certificate", "certificate_revoked"),
+        ("certificate", "renewal_refused"),
+    ]
+    assert refusals(world)[0][1] == joined["reference"]
+
+
+def serials(world: World) -> list[str]:
+    with world.session() as session:
+        return list(session.scalars(select(IssuedCertificate.serial)))
 
 
 def test_tokens_are_not_kept_in_clear(world: World) -> None:

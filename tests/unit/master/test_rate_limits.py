@@ -4,7 +4,7 @@ import pytest
 
 from slapos.master.settings import Rate
 from slapos.master.traffic import limits
-from slapos.master.traffic.limits import Buckets, neighbourhood
+from slapos.master.traffic.limits import UNLIMITED, Buckets, neighbourhood, share_of
 from slapos.protocol.errors import TooManyRequests
 from tests.fakes import FakeClock
 
@@ -60,3 +60,9 @@ def test_buckets_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_an_address_counts_by_whom_it_was_given_to(address: str, counted: str) -> None:
     assert neighbourhood(address) == counted
+
+
+def test_web_processes_share_a_rate() -> None:
+    assert share_of(Rate(100, 1000), 4) == Rate(25, 250)
+    assert share_of(Rate(1, 2), 4).burst == 1
+    assert share_of(None, 4) == UNLIMITED
