@@ -29,6 +29,16 @@ FORGETFUL = {
 }
 #: As an operator would have it on a machine with some gigabytes.
 DURABLE = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "30min"}
+#: The tables that have rows.
+FILLED = " UNION ALL ".join(f"(SELECT '{name}' FROM {name} LIMIT 1)" for name in metadata.tables)
+FORGET_STATISTICS = """
+UPDATE pg_class SET relpages = 0, reltuples = -1, relallvisible = 0
+WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'i') AND reltuples >= 0
+"""
+RESTART_SEQUENCES = """
+SELECT setval(format('%I', sequencename)::regclass, start_value, false) FROM pg_sequences
+WHERE schemaname = 'public' AND last_value IS NOT NULL
+"""
 
 
 def postgresql_programs() -> Path:
@@ -111,14 +121,20 @@ class Postgresql:
     def give_back(self, name: str) -> None:
         """Empty the tables of a migrated database, for the next test: far quicker than a new one.
 
+        Also than TRUNCATE, which gives each table and each index a new file. Plans are as for
+        tables that nobody has ever looked at.
         One whose schema was tampered with is left alone.
         """
         with psycopg.connect(self.url(name), autocommit=True) as connection:
             version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             if version != (migrations.HEAD,):
                 return
-            tables = ", ".join(metadata.tables)
-            connection.execute(f"TRUNCATE {tables} RESTART IDENTITY".encode())
+            connection.execute("SET session_replication_role = replica")  # in any order
+            for (table,) in connection.execute(FILLED.encode()).fetchall():
+                connection.execute(f"DELETE FROM {table}".encode())
+                connection.execute(f"VACUUM {table}".encode())
+            connection.execute(FORGET_STATISTICS)
+            connection.execute(RESTART_SEQUENCES)
             for table, rows in self._rows.items():
                 places = ", ".join(["%s"] * len(table.columns))
                 insert = f"INSERT INTO {table.name} VALUES ({places})".encode()
