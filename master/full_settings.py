@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from slapos.master.identity.caller import Role
 from slapos.master.settings import (
     Profile,
     Rate,
@@ -23,6 +24,8 @@ from slapos.master.settings import (
 from slapos.protocol.errors import InvalidConfiguration
 
 SECTION = "slapos-master"
+#: Stands for all roles.
+EVERYBODY = "everybody"
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,16 @@ def _patience(text: str, _data: Path) -> int:
     return number
 
 
+def _roles(text: str, _data: Path) -> frozenset[str]:
+    words = frozenset(text.replace(",", " ").split())
+    if words == {EVERYBODY}:
+        return frozenset(Role)
+    unknown = sorted(words - set(Role))
+    if unknown:
+        raise ValueError(f"{unknown[0]} is no role; there are {', '.join(Role)}, or {EVERYBODY}")
+    return words
+
+
 def _log_format(text: str, _data: Path) -> str:
     if text not in ("text", "json"):
         raise ValueError("it can be text or json")
@@ -255,6 +268,13 @@ KEYS: tuple[Key, ...] = (
         "10 100",
         "Requests from one address of those who do not say who they are, in the same way.",
         _rate,
+    ),
+    Key(
+        "second_factor_roles",
+        "",
+        "Roles that nobody uses without a second factor, such as administrator "
+        "production_manager; or everybody.",
+        _roles,
     ),
     Key(
         "metrics_token_file",

@@ -31,6 +31,7 @@ from slapos.protocol.errors import (
     NotReady,
     PreconditionFailed,
     ProviderFailed,
+    SecondFactorRequired,
     SlapOSError,
     TooManyRequests,
     Unauthorized,
@@ -69,6 +70,7 @@ ATTEMPTS = 10
 #: The wait before the second attempt, in seconds; twice that before the third, and so on.
 BACK_OFF = 0.005
 READS = "slapos_reads"
+ENROLS = "slapos_enrols"
 PUBLIC = "slapos_public"
 
 
@@ -148,6 +150,12 @@ def keep() -> None:
     So for an order that is taken and waits: over SLAP it is answered with 408.
     """
     g.keep = True
+
+
+def enrols(view: View) -> View:
+    """Mark a view for those who have to have a second factor before anything else."""
+    setattr(view, ENROLS, True)
+    return view
 
 
 def concerns(about: Subject | None) -> None:
@@ -270,7 +278,16 @@ def until_undisturbed(parts: Assembly, transaction: Callable[[], Result]) -> Res
 
 def _caller(view: Callable[..., Any], parts: Assembly, session: Session) -> Caller:
     try:
-        return parts.authenticate(session, parts.clock)
+        caller = parts.authenticate(session, parts.clock)
+        if caller.must_enrol and not getattr(view, ENROLS, False):
+            # Nothing that she has counts yet: so she is as somebody whom nobody knows.
+            if getattr(view, PUBLIC, False):
+                return ANONYMOUS
+            raise SecondFactorRequired(
+                "your roles need a second factor: have one on your account's page, or by "
+                "/v1/me/second-factor"
+            )
+        return caller
     except Unauthorized:
         # What is open to all is open also to those whose certificate or token is no good.
         if getattr(view, PUBLIC, False):

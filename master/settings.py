@@ -80,6 +80,7 @@ class Settings:
     log_format: str = "text"
     rate_limit: Rate | None = None
     anonymous_rate_limit: Rate | None = None
+    second_factor_roles: frozenset[str] = frozenset()
     metrics_token_file: Path | None = None
     audit_days: int = 400
     openid_issuer: str = ""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.http import SAFE_METHODS, assembly
 from slapos.master.identity.caller import ANONYMOUS, SYSTEM, Caller, CallerKind, Role, serve
-from slapos.master.identity.credentials import PersonalToken, SignIn
+from slapos.master.identity.credentials import PersonalToken, SecondFactor, SignIn
 from slapos.master.identity.model import Membership, Person, PersonState, Project, ProjectState
 from slapos.master.identity.one_way import hash_of
 from slapos.master.identity.subject import Kind, Subject
@@ -34,6 +34,8 @@ _PERSON = (
     Membership.project_id,
     Membership.role,
     Project.state,
+    Project.needs_second_factor,
+    SecondFactor.confirmed_at,
 )
 _TOKEN = (PersonalToken.id, PersonalToken.scopes, PersonalToken.expires_at, PersonalToken.used_at)
 _SIGN_IN = (SignIn.id, SignIn.expires_at, SignIn.used_at)
@@ -44,6 +46,7 @@ _BY_TOKEN = (
     .join(Person, Person.id == PersonalToken.person_id)
     .outerjoin(Membership, Membership.person_id == Person.id)
     .outerjoin(Project, Project.id == Membership.project_id)
+    .outerjoin(SecondFactor, SecondFactor.person_id == Person.id)
     .where(PersonalToken.hash == bindparam("hash"))
 )
 _BY_SIGN_IN = (
@@ -52,6 +55,7 @@ _BY_SIGN_IN = (
     .join(Person, Person.id == SignIn.person_id)
     .outerjoin(Membership, Membership.person_id == Person.id)
     .outerjoin(Project, Project.id == Membership.project_id)
+    .outerjoin(SecondFactor, SecondFactor.person_id == Person.id)
     .where(SignIn.hash == bindparam("hash"))
 )
 _BY_ID = (
@@ -59,6 +63,7 @@ _BY_ID = (
     .select_from(Person)
     .outerjoin(Membership, Membership.person_id == Person.id)
     .outerjoin(Project, Project.id == Membership.project_id)
+    .outerjoin(SecondFactor, SecondFactor.person_id == Person.id)
     .where(Person.id == bindparam("id"))
 )
 
@@ -172,7 +177,14 @@ def _person(rows: Iterable[Any], scopes: frozenset[str] | None) -> Caller | None
         closed_projects=frozenset(
             row[3] for row in found if row[5] not in (None, ProjectState.ACTIVE)
         ),
+        must_enrol=found[0][7] is None and _is_factor_needed(found),
     )
+
+
+def _is_factor_needed(rows: Iterable[tuple[Any, ...]]) -> bool:
+    """Return whether a role of somebody, or a project that it is in, needs a second factor."""
+    roles = assembly().settings.second_factor_roles
+    return any(row[6] or row[4] in roles for row in rows)
 
 
 def _note_use(kind: type[PersonalToken] | type[SignIn], number: int, now: datetime) -> None:

@@ -42,7 +42,8 @@ class Caller:
     `name` is its reference, such as P-1, COMP-2, SOFTINST-3. `memberships` are a person's: a
     project's id (None: everywhere) and a role. `project_id` is that of a node or an instance,
     `tree_id` that of an instance. `scopes` are those of its token, None when it may all that its
-    roles may. `closed_projects` are those of its projects that are suspended or archived.
+    roles may. `closed_projects` are those of its projects that are suspended or archived. One
+    that `must_enrol` has to have a second factor before anything else.
     """
 
     kind: CallerKind
@@ -53,6 +54,7 @@ class Caller:
     tree_id: int | None = None
     scopes: frozenset[str] | None = None
     closed_projects: frozenset[int] = frozenset()
+    must_enrol: bool = False
 
     @property
     def may_all(self) -> bool:

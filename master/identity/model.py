@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
@@ -116,6 +116,8 @@ class Project(Base):
     owner_id: Mapped[int] = mapped_column(ForeignKey("persons.id"))
     organisation_id: Mapped[int | None] = mapped_column(ForeignKey("organisations.id"))
     created_at: Mapped[datetime]
+    #: Whether who has a role in it needs a second factor, whatever the role.
+    needs_second_factor: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     owner: Mapped[Person] = relationship()
     organisation: Mapped[Organisation | None] = relationship()

@@ -218,7 +218,7 @@ def show_project(reference: str) -> shapes.ProjectShown:
 
 @blueprint.patch("/projects/<reference>")
 @rest.operation(
-    summary="Change a project's title or organisation, suspend, open or archive it",
+    summary="Change a project, suspend, open or archive it",
     body=shapes.ChangedProject,
     answer=shapes.ProjectShown,
     errors=(NotFound, Forbidden, Conflict),
@@ -236,6 +236,8 @@ def change_project(reference: str, body: shapes.ChangedProject) -> shapes.Projec
         service.assign_project(session, project, organisation)
     if body.state is not None:
         service.move_project(session, project, body.state)
+    if body.needs_second_factor is not None:
+        service.protect_project(session, project, needs_second_factor=body.needs_second_factor)
     session.flush()
     return _project(project)
 
@@ -248,6 +250,7 @@ def _project(project: Project) -> shapes.ProjectShown:
         state=ProjectState(project.state),
         owner=project.owner.reference,
         organisation=None if organisation is None else organisation.reference,
+        needs_second_factor=project.needs_second_factor,
         created_at=project.created_at,
     )
 

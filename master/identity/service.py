@@ -218,6 +218,12 @@ def rename_project(session: Session, project: Project, title: str) -> None:
     project.title = checked_text("the title", title.strip(), NAME_LENGTH)
 
 
+def protect_project(session: Session, project: Project, *, needs_second_factor: bool) -> None:
+    """Say whether who has a role in a project needs a second factor."""
+    rights.require(session, Action.CHANGE, project)
+    project.needs_second_factor = needs_second_factor
+
+
 def assign_project(session: Session, project: Project, organisation: Organisation | None) -> None:
     """Say for which organisation a project is."""
     rights.require(session, Action.ADMINISTER, project)

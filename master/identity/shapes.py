@@ -99,6 +99,9 @@ class MeShown(rest.Answer):
     email: str | None
     roles: list[RoleShown]
     scopes: list[str] | None
+    must_enrol: Annotated[
+        bool, Field(description="Her roles need a second factor, and she has none: nothing else.")
+    ] = False
 
 
 class Renamed(rest.Body):
@@ -224,6 +227,7 @@ class ChangedProject(rest.Body):
     title: Name | None = None
     organisation: str | None = None
     state: Annotated[ProjectState | None, Field(strict=False)] = None
+    needs_second_factor: bool | None = None
 
 
 class ProjectShown(rest.Answer):
@@ -234,6 +238,9 @@ class ProjectShown(rest.Answer):
     state: ProjectState
     owner: str
     organisation: str | None
+    needs_second_factor: Annotated[
+        bool, Field(description="Whoever has a role in it has to have a second factor.")
+    ]
     created_at: rest.Time
 
 

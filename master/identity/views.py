@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
 from slapos.master import rest
-from slapos.master.http import context, public
+from slapos.master.http import context, enrols, public
 from slapos.master.identity import (
     entering,
     invitations,
@@ -174,6 +174,7 @@ def person_asking() -> Person:
 
 
 @blueprint.get("/me")
+@enrols
 @rest.operation(summary="Show who asks", answer=shapes.MeShown)
 def show_me() -> shapes.MeShown:
     """Show who asks."""
@@ -195,6 +196,7 @@ def _me() -> shapes.MeShown:
         email=person.email,
         roles=roles_shown(person),
         scopes=None if caller.scopes is None else sorted(caller.scopes),
+        must_enrol=caller.must_enrol,
     )
 
 
@@ -231,6 +233,7 @@ def change_password(body: shapes.ChangedPassword) -> Response:
 
 
 @blueprint.post("/me/second-factor")
+@enrols
 @rest.operation(
     summary="Begin to have a second factor; it counts once a code of it is confirmed",
     answer=shapes.FactorBegun,
@@ -244,6 +247,7 @@ def begin_second_factor() -> shapes.FactorBegun:
 
 
 @blueprint.post("/me/second-factor/confirmation")
+@enrols
 @rest.operation(
     summary="Show a first code: from then on one is asked for; recovery codes are told only now",
     body=shapes.TypedCode,

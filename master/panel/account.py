@@ -5,9 +5,10 @@ from datetime import timedelta
 import segno
 from flask import Response, request
 
-from slapos.master.http import context, reads_only
+from slapos.master.http import context, enrols, reads_only
 from slapos.master.identity import entering, second_factor, service, sign_in, tokens
 from slapos.master.identity.authentication import COOKIE
+from slapos.master.identity.caller import caller_of
 from slapos.master.identity.credentials import PersonalToken, SignIn
 from slapos.master.identity.one_way import hash_of
 from slapos.master.identity.rights import SCOPES
@@ -29,6 +30,7 @@ FORMS |= {
 
 
 @blueprint.get("/account")
+@enrols
 @reads_only
 def show_account() -> Response:
     """Show one's own account."""
@@ -44,6 +46,7 @@ def _account(new_token: str | None = None, recovery_codes: list[str] | None = No
     return page(
         "account.html",
         person=person,
+        must_enrol=caller_of(session).must_enrol and recovery_codes is None,
         roles=roles_shown(person),
         tokens=session.scalars(tokens.tokens(session).order_by(PersonalToken.id)).all(),
         sessions=session.scalars(sessions).all(),
@@ -75,6 +78,7 @@ def change_password() -> Response:
 
 
 @blueprint.post("/account/second-factor")
+@enrols
 def begin_second_factor() -> Response:
     """Begin to have a second factor."""
     person, identifiers = person_asking(), context().identifiers
@@ -83,6 +87,7 @@ def begin_second_factor() -> Response:
 
 
 @blueprint.post("/account/second-factor/confirmation")
+@enrols
 def confirm_second_factor() -> Response:
     """Confirm a second factor, and show the recovery codes, this once."""
     return _account(recovery_codes=confirm_with(request.form.get("code", "")))

@@ -8,11 +8,12 @@ from sqlalchemy.orm import Session
 
 from slapos.master import http
 from slapos.master.http import public
-from slapos.master.identity import entering, openid, sign_in
+from slapos.master.identity import entering, links, openid, second_factor, sign_in
 from slapos.master.identity.authentication import caller_of_person
 from slapos.master.identity.caller import serve
 from slapos.master.identity.openid import Dialogue, Provider, Waiting
-from slapos.master.panel.page import FORMS, go, local_path
+from slapos.master.identity.sign_in import Entered
+from slapos.master.panel.page import FORMS, code_path, go, local_path
 from slapos.master.panel.views import blueprint
 from slapos.master.settings import Settings
 from slapos.protocol.errors import InvalidConfiguration, NotFound, SecretInvalid, SignInRefused
@@ -96,15 +97,26 @@ def come_back() -> Response:
             raise SignInRefused("the provider has not let you in")
         claims = speaking.claims(code, waiting, redirect)
 
-        def enter(session: Session) -> str:
+        def enter(session: Session) -> Entered:
             person = openid.person_of(session, parts.clock, claims)
             caller = caller_of_person(session, person.id)
             if caller is None:
                 raise SignInRefused("you may not sign in; ask an administrator")
             serve(session, caller)
-            return sign_in.start(session, parts.clock, parts.identifiers, person.id, address, agent)
+            clock, identifiers = parts.clock, parts.identifiers
+            if second_factor.is_needed(session, person.id):
+                secret = links.make_code_link(session, clock, identifiers, person.id)
+                return Entered(person.id, secret, awaits_code=True)
+            secret = sign_in.start(session, clock, identifiers, person.id, address, agent)
+            return Entered(person.id, secret)
 
-        answer = entering.with_cookie(go(waiting.path), http.in_transaction(parts, enter))
+        entered = http.in_transaction(parts, enter)
+        if entered.awaits_code:
+            answer = entering.with_secret(
+                go(code_path(waiting.path)), entering.CODE_COOKIE, entered.secret, links.CODE_LIFE
+            )
+        else:
+            answer = entering.with_cookie(go(waiting.path), entered.secret)
         return entering.with_secret(answer, STATE_COOKIE, None, openid.LIFE)
 
     return http.Elsewhere(make)

@@ -46,6 +46,11 @@ def go(path: str) -> Response:
     return make_response(redirect(path, 303))
 
 
+def code_path(path: str) -> str:
+    """Return where a code is typed, to go on to a path of this master then."""
+    return f"{SIGN_IN}/code?next={quote(path, safe='/')}"
+
+
 def local_path(text: str | None) -> str:
     """Return a path of this master to go on to; anything else is the way home."""
     if not text or not text.startswith("/") or "\\" in text:

@@ -1,7 +1,6 @@
 """Pages for coming in: the setup link, signing in and out, invitations, a new password."""
 
 from pathlib import Path
-from urllib.parse import quote
 
 from flask import Blueprint, Response, current_app, request
 from flask.typing import ResponseReturnValue
@@ -20,6 +19,7 @@ from slapos.master.panel.page import (
     SIGN_IN,
     answer_error,
     answer_http_error,
+    code_path,
     go,
     local_path,
     page,
@@ -118,7 +118,7 @@ def start_session() -> Response:
         _text("password"),
         None,
         lambda _: go(wanted),
-        lambda _: go(f"{SIGN_IN}/code?next={quote(wanted, safe='/')}"),
+        lambda _: go(code_path(wanted)),
     )
 
 

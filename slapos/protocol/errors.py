@@ -105,6 +105,12 @@ class SecondFactorNeeded(Unauthorized):
     code = "second_factor_needed"
 
 
+class SecondFactorRequired(Forbidden):
+    """The roles of the one who asks need a second factor, and there is none."""
+
+    code = "second_factor_required"
+
+
 class SecretInvalid(Forbidden):
     """A link, token or invitation that is good once is unknown, used or expired."""
 
