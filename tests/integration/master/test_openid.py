@@ -21,6 +21,7 @@ from tests.integration.master.openid_provider import (
     started_provider,
 )
 from tests.integration.master.people import People
+from tests.integration.master.test_second_factor import enrol, present_code
 
 EMAIL = "customer-1@example.com"
 
@@ -44,7 +45,10 @@ def people(
         openid_client_id=CLIENT,
         openid_client_secret_file=tmp_path / "client",
         openid_title="Example",
+        secret_file=tmp_path / "secret",
     )
+    (tmp_path / "secret").write_text("s" * 64)
+    (tmp_path / "secret").chmod(0o600)
     people = People(replace(settings), clock)
     yield people
     people.close()
@@ -74,6 +78,20 @@ def test_who_is_known_there_is_known_here(people: People, provider: OpenidProvid
     assert go(again, provider).location == "/account"
     assert again.get("/v1/me").get_json()["reference"] == reference
     assert provider.asked.count("GET /.well-known/openid-configuration") == 1
+
+
+def test_the_provider_does_not_go_around_a_second_factor(
+    people: People, provider: OpenidProvider
+) -> None:
+    people.person(EMAIL)
+    secret, _ = enrol(people, people.signed_in(EMAIL))
+    client = people.nobody()
+    sent = go(client, provider)
+    assert sent.location == "/sign-in/code?next=/account"
+    assert client.get("/v1/me").status_code == 401
+    typed = {"code": present_code(people, secret), "next": "/account"}
+    assert client.post("/sign-in/code", data=typed).location == "/account"
+    assert client.get("/v1/me").status_code == 200
 
 
 @pytest.mark.parametrize(
