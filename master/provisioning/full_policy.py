@@ -35,6 +35,7 @@ class FullPolicy:
 
     identifiers: Identifiers
     supplies_on_request: bool = False
+    a_title_has_one_tree: bool = True
 
     def place(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
         """Take a partition or a host at once, or leave the instance waiting with the reason.

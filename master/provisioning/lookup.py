@@ -12,17 +12,17 @@ from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.protocol.errors import NotFound
 
 # Statements of each request are made once: to make one takes longer than to run it.
-ROOT_BY_TITLE = (
+ROOT_OF_EITHER_KIND = (
     select(SoftwareInstance.id)
     .join(SoftwareInstance.tree)
     .where(
         InstanceTree.project_id == bindparam("project_id"),
         InstanceTree.owner_id == bindparam("owner_id"),
         InstanceTree.title == bindparam("title"),
-        InstanceTree.shared == bindparam("shared"),
         SoftwareInstance.is_root,
     )
 )
+ROOT_BY_TITLE = ROOT_OF_EITHER_KIND.where(InstanceTree.shared == bindparam("shared"))
 CHILD_BY_TITLE = select(SoftwareInstance).where(
     SoftwareInstance.tree_id == bindparam("tree_id"),
     SoftwareInstance.title == bindparam("title"),
@@ -43,12 +43,18 @@ def find_by_title(
     shared: bool,
     requester: SoftwareInstance | None,
     tenant: Tenant = LOCAL_TENANT,
+    *,
+    either_kind: bool = False,
 ) -> SoftwareInstance | None:
-    """Return the instance of a title: a tenant's root, or one in the tree of who asks."""
+    """Return the instance of a title: a tenant's root, or one in the tree of who asks.
+
+    With `either_kind`, a root is found whether or not it is shared: where a title has one tree.
+    """
     sought: dict[str, Any] = {"title": title, "shared": shared}
     if requester is None:
         # What people order is mostly new: to look for it is cheaper than to load it.
-        root_id = session.connection().execute(ROOT_BY_TITLE, sought | vars(tenant)).scalar()
+        statement = ROOT_OF_EITHER_KIND if either_kind else ROOT_BY_TITLE
+        root_id = session.connection().execute(statement, sought | vars(tenant)).scalar()
         return None if root_id is None else session.get(SoftwareInstance, root_id)
     return session.scalar(CHILD_BY_TITLE, sought | {"tree_id": requester.tree_id})
 

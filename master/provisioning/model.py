@@ -23,18 +23,28 @@ WAITING_KEY_LENGTH = 80
 TICK = timedelta(microseconds=1)
 _WAITS = text("waiting_key <> ''")
 _ORPHANED = text("orphaned_at IS NOT NULL")
+_HAS_REFERENCE = text("reference IS NOT NULL")
 
 
 class InstanceTree(Base):
     """What a customer ordered: a root instance and all that it requested.
 
-    A service and a shared instance of the same title are two trees, as are those of two persons or
-    in two projects.
+    Those of two persons, or in two projects, are two trees whatever their titles; in the local
+    profile also a service and a shared instance of the same title.
     """
 
     __tablename__ = "instance_trees"
     __table_args__ = (
         UniqueConstraint("project_id", "owner_id", "title", "shared"),
+        Index(
+            "uq_instance_trees_title_with_reference",
+            "project_id",
+            "owner_id",
+            "title",
+            unique=True,
+            sqlite_where=_HAS_REFERENCE,
+            postgresql_where=_HAS_REFERENCE,
+        ),
         Index(None, "owner_id"),
         {"sqlite_autoincrement": True},
     )

@@ -46,6 +46,11 @@ class Policy(Protocol):
         """Have the release on the node of an instance that is placed where it is not wanted yet."""
         ...
 
+    @property
+    def a_title_has_one_tree(self) -> bool:
+        """Whether a tenant cannot have a service and a shared instance of one title."""
+        ...
+
     def reference_of(self, session: Session, instance: SoftwareInstance) -> str:
         """Return the name, unique in this master, of an instance that is being made."""
         ...
@@ -61,6 +66,7 @@ class LocalPolicy:
 
     default_node: str
     supplies_on_request: bool = False
+    a_title_has_one_tree: bool = False
 
     def place(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
         """Take the node that the filter `computer_guid` names, else the default one."""

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from slapos.master.identity.model import LOCAL_TENANT, Tenant
@@ -55,9 +55,16 @@ def request_instance(
     destroyed is not there.
     """
     instance = lookup.find_by_title(
-        session, order.title, order.shared, order.requester, order.tenant
+        session,
+        order.title,
+        order.shared,
+        order.requester,
+        order.tenant,
+        either_kind=policy.a_title_has_one_tree,
     )
     _require(session, order, instance)
+    if instance is not None and instance.shared != order.shared:
+        raise Conflict(_other_kind(instance))
     if instance is None:
         return make(session, clock, policy, order)
     _check(order)
@@ -126,7 +133,8 @@ def rename(session: Session, clock: Clock, instance: SoftwareInstance, title: st
                 InstanceTree.project_id == instance.tree.project_id,
                 InstanceTree.owner_id == instance.tree.owner_id,
                 InstanceTree.title == title,
-                InstanceTree.shared == instance.shared,
+                # A tree with a reference is the only one of its title.
+                or_(InstanceTree.shared == instance.shared, InstanceTree.reference.is_not(None)),
             )
         )
         if instance.is_root
@@ -192,6 +200,15 @@ def bang_node(session: Session, clock: Clock, node: str) -> None:
 def as_texts(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as they are after a way through instance XML: texts, and None for empty."""
     return dict(from_instance_xml(to_instance_xml(dict(values))))
+
+
+def _other_kind(present: SoftwareInstance) -> str:
+    kinds = ("a service of its own", "a shared instance")
+    is_one, asked = kinds if not present.shared else kinds[::-1]
+    return (
+        f"{present.title!r} is {is_one}, and a request cannot make it {asked}: request that under "
+        "another title, or have this one destroyed first"
+    )
 
 
 def _check(order: InstanceOrder) -> None:

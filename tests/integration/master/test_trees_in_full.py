@@ -207,3 +207,18 @@ def test_nothing_is_placed_on_a_lost_node(provider: Provider) -> None:
     lose(provider, "COMP-1")
     assert provider.order().waiting_code == "node_closed"
     assert provider.order("shared", owner=2, shared=True).waiting_code == "node_closed"
+
+
+def test_a_title_is_of_one_tree_be_that_shared_or_not(provider: Provider) -> None:
+    mine = provider.order("web")
+    with pytest.raises(Conflict, match="cannot make it a shared instance"):
+        provider.order("web", shared=True)
+    shared = provider.order("shared", shared=True)
+    with pytest.raises(Conflict, match="cannot make it a service of its own"):
+        provider.order("shared", state=DESTROYED)
+    with pytest.raises(Conflict, match="taken"):
+        provisioning.rename(provider.session, provider.clock, shared, "web")
+    # Others have titles of their own, and so have the instances below a root.
+    provider.order("web", owner=2, shared=True)
+    provider.order("web", requester=mine, shared=True)
+    provider.order("web", requester=mine)
