@@ -50,6 +50,12 @@ LIVES = {
 RENEWABLE = timedelta(days=90)
 
 _BY_SERIAL = select(IssuedCertificate).where(IssuedCertificate.serial == bindparam("serial"))
+#: Shared with others who certify it; whoever has it go elsewhere waits for them, or they for him.
+_HELD_PARTITION = (
+    select(SoftwareInstance.partition_id)
+    .where(SoftwareInstance.id == bindparam("id"))
+    .with_for_update(read=True)
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,19 @@ def certify_partition(
     """Issue a certificate for the instance that is in a partition; return also its reference."""
     instance = lookup.instance_on_partition(session, node, partition)
     require(session, Action.CERTIFY, instance)
+    if hold(session, instance.id) != instance.partition_id:
+        raise NotFound(f"{instance.reference} is not in {node} {partition} any more")
     kind, reference = SubjectKind.INSTANCE, instance.reference
     return reference, issue(session, issuing, kind, reference, instance.id, request)
+
+
+def hold(session: Session, instance_id: int) -> int | None:
+    """Have an instance stay where it is until this transaction ends; return its partition's id.
+
+    Who certifies it asks after this whether it may still: when it goes elsewhere, its certificates
+    are revoked (`provisioning.reallocation`), and none may be issued by what was true before.
+    """
+    return session.scalar(_HELD_PARTITION, {"id": instance_id})
 
 
 def renew(session: Session, issuing: Issuing, request: str) -> Issued:
@@ -104,6 +121,9 @@ def renew_ended(
     """
     old = read_certificate(certificate)
     row = find(session, old)
+    if row.instance_id is not None:
+        hold(session, row.instance_id)
+        session.refresh(row)
     now, about = issuing.clock.now(), subject_of(session, row)
     if row.revoked_at is not None or row.authority.state == AuthorityState.RETIRED:
         raise CertificateRevoked(
@@ -169,13 +189,16 @@ def revoke(session: Session, clock: Clock, serial: str) -> IssuedCertificate:
 
 
 def revoke_all_of(session: Session, clock: Clock, kind: SubjectKind, thing_id: int) -> int:
-    """Revoke every certificate of a node, an instance or a person; return how many there were."""
+    """Revoke every certificate of a node, an instance or a person; return how many there were.
+
+    Also those that have ended, as long as they could be renewed.
+    """
     column = _COLUMNS[kind]
     rows = session.scalars(
         select(IssuedCertificate).where(
             getattr(IssuedCertificate, column) == thing_id,
             IssuedCertificate.revoked_at.is_(None),
-            IssuedCertificate.not_after > clock.now(),
+            IssuedCertificate.not_after > clock.now() - RENEWABLE,
         )
     ).all()
     for row in rows:

@@ -10,8 +10,9 @@ from slapos.master.certificates import authorities, joining, service
 from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.model import IssuedCertificate
 from slapos.master.certificates.service import Issued
-from slapos.master.http import context, public
+from slapos.master.http import assembly, context, public
 from slapos.master.identity import service as people
+from slapos.master.identity.caller import CallerKind
 from slapos.master.identity.model import Project
 from slapos.master.identity.secret_box import SecretBox
 from slapos.master.nodes import service as nodes
@@ -174,6 +175,11 @@ def renew(body: Renewal) -> dict[str, Any]:
     """Issue another certificate for the one who asks."""
     session = context().session
     if body.certificate is None:
+        caller = context().caller
+        if caller.kind is CallerKind.INSTANCE and caller.id is not None:
+            service.hold(session, caller.id)
+            # It may have moved since it was looked at who asks; then its certificate is revoked.
+            assembly().authenticate(session, context().clock)
         issued = service.renew(session, issuing(), body.certificate_request)
         return _shown(context().caller.name, issued)
     reference, issued = service.renew_ended(

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Engine,
     any_,
     bindparam,
+    exists,
     func,
     select,
     update,
@@ -30,8 +31,10 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from slapos.master.database import Database
 from slapos.master.feed.watch import Watch, keep_watching
+from slapos.master.monitoring.model import WATCH, NodeLoss
 from slapos.master.nodes.exchange import Announcer
 from slapos.master.nodes.model import ComputeNode, NodeExchange
+from slapos.master.tasks.task import sense
 from slapos.master.web.workers import Workers
 from slapos.system.clock import Clock
 
@@ -90,6 +93,8 @@ class Feed:
         self._all_woken = False
         #: Nodes that were here since it was stored last which ones are.
         self._heard: set[int] = set()
+        #: Set when that is to be stored at once: one of them was lost.
+        self._is_urgent = asyncio.Event()
         self._something = asyncio.Event()
         self._closed = False
 
@@ -194,15 +199,17 @@ class Feed:
             for waiter in awaited.waiters:
                 waiter.tell(token)
 
-    def _place(self, waiter: Waiter, found: tuple[int, str] | None) -> None:
+    def _place(self, waiter: Waiter, found: tuple[int, str, bool] | None) -> None:
         """Tell one who is new, or let it wait among the others."""
         if waiter.told.done():
             return
         if found is None:
             waiter.tell("")
             return
-        node_id, token = found
+        node_id, token, was_lost = found
         self._heard.add(node_id)
+        if was_lost:
+            self._is_urgent.set()
         if node_id in self._awaited and self._awaited[node_id].token != token:
             self._tell(node_id, token)
         if token != waiter.since:
@@ -215,7 +222,9 @@ class Feed:
 
     async def _store_contacts(self) -> None:
         while True:
-            await asyncio.sleep(self._contact)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_urgent.wait(), self._contact)
+            self._is_urgent.clear()
             here = self._heard | self._awaited.keys()
             self._heard = set()
             if not here:
@@ -228,7 +237,10 @@ class Feed:
 
     def _store(self, node_ids: Iterable[int], now: datetime) -> None:
         with self._database.writing.begin() as session:
-            session.execute(self._looks.contact, {"now": now, "listed": sorted(node_ids)})
+            listed = {"listed": sorted(node_ids)}
+            session.execute(self._looks.contact, {"now": now} | listed)
+            if session.scalar(self._looks.any_lost, listed):
+                sense(session, WATCH)
 
 
 class Looks:
@@ -239,18 +251,24 @@ class Looks:
         ids = _is_listed(engine, NodeExchange.node_id)
         self._by_id = select(NodeExchange.node_id, NodeExchange.change).where(ids)
         self._by_reference = (
-            select(ComputeNode.reference, NodeExchange.node_id, NodeExchange.change)
+            select(
+                ComputeNode.reference,
+                NodeExchange.node_id,
+                NodeExchange.change,
+                exists().where(NodeLoss.node_id == NodeExchange.node_id).label("was_lost"),
+            )
             .join(NodeExchange, NodeExchange.node_id == ComputeNode.id)
             .where(_is_listed(engine, ComputeNode.reference))
         )
         self.contact = (
             update(NodeExchange).where(ids).values(contacted_at=bindparam("now"), waits=True)
         )
+        self.any_lost = select(exists().where(_is_listed(engine, NodeLoss.node_id)))
 
     def at(
         self, known: Mapping[int, str], references: Collection[str]
-    ) -> tuple[dict[int, str], dict[str, tuple[int, str]]]:
-        """Return which of `known` have another token, and id and token by reference."""
+    ) -> tuple[dict[int, str], dict[str, tuple[int, str, bool]]]:
+        """Return which of `known` have another token; by reference id, token, if it was lost."""
         with self._engine.connect() as connection:
             changed, found = {}, {}
             if known:
@@ -260,7 +278,7 @@ class Looks:
                 }
             if references:
                 rows = connection.execute(self._by_reference, {"listed": list(references)})
-                found = {row.reference: (row.node_id, row.change) for row in rows}
+                found = {row.reference: (row.node_id, row.change, row.was_lost) for row in rows}
         return changed, found
 
 

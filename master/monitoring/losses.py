@@ -5,6 +5,7 @@ reference; it asks `is_lost` again, as the node may be back.
 """
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -27,13 +28,13 @@ from slapos.master.audit.model import Act
 from slapos.master.audit.recording import record
 from slapos.master.identity.rights import Action, require, visible
 from slapos.master.identity.subject import Kind, Subject
-from slapos.master.monitoring.model import NodeLoss, NodeWatch
+from slapos.master.monitoring.model import WATCH, NodeLoss, NodeWatch
 from slapos.master.nodes.contact import patience_with
-from slapos.master.nodes.model import ComputeNode, NodeExchange
+from slapos.master.nodes.model import AllocationScope, ComputeNode, NodeExchange
+from slapos.master.nodes.service import ALLOCATE_INSTANCES, may_take_more
 from slapos.master.tasks.task import sense
 from slapos.system.clock import Clock
 
-WATCH = "watch_nodes"
 REALLOCATE = "reallocate_lost_nodes"
 
 #: Nobody has looked for longer than this: then the masters were gone, and not the nodes.
@@ -46,19 +47,25 @@ PART = 0.2
 WINDOW = timedelta(minutes=10)
 
 HELD = select(func.count()).select_from(NodeLoss).where(NodeLoss.released_at.is_(None))
-BACK = delete(NodeLoss).where(
-    NodeLoss.node_id.in_(
-        select(NodeLoss.node_id)
-        .join(NodeExchange, NodeExchange.node_id == NodeLoss.node_id)
-        .join(ComputeNode, ComputeNode.id == NodeLoss.node_id)
-        .where(
-            or_(
-                NodeExchange.contacted_at != NodeLoss.heard_at,
-                ComputeNode.invalidated_at.is_not(None),
+BACK = (
+    delete(NodeLoss)
+    .where(
+        NodeLoss.node_id.in_(
+            select(NodeLoss.node_id)
+            .join(NodeExchange, NodeExchange.node_id == NodeLoss.node_id)
+            .join(ComputeNode, ComputeNode.id == NodeLoss.node_id)
+            .where(
+                or_(
+                    NodeExchange.contacted_at != NodeLoss.heard_at,
+                    ComputeNode.invalidated_at.is_not(None),
+                )
             )
         )
     )
+    .returning(NodeLoss.node_id)
 )
+#: So many that are back are looked at one by one, more in one go over all who wait.
+FEW_BACK = 20
 #: Nodes that are in use and have been heard of.
 FLEET = (
     select(NodeExchange.node_id, NodeExchange.contacted_at)
@@ -88,10 +95,12 @@ def is_meltdown(vanished: int, fleet: int) -> bool:
 def look(session: Session, now: datetime, lost_after: timedelta) -> int:
     """Note which nodes are lost and which are back; have what is on lost ones given up.
 
+    Those that wait for a place are looked at when nodes are back: there may be one.
+
     Return how many were lost since the last look.
     """
     watch = _begin_look(session, now)
-    session.execute(BACK, execution_options=_PLAINLY)
+    _look_for_places(session, session.scalars(BACK, execution_options=_PLAINLY).all())
     silent = _silent(now, watch.listening_since, lost_after)
     found = session.execute(silent).all()
     if found:
@@ -138,6 +147,16 @@ def losses(session: Session) -> Select[NodeLoss]:
     return visible(
         session, statement, Kind.NODE, project=ComputeNode.project_id, node=ComputeNode.id
     )
+
+
+def _look_for_places(session: Session, back: Sequence[int]) -> None:
+    if len(back) > FEW_BACK:
+        sense(session, ALLOCATE_INSTANCES)
+        return
+    for node_id in back:
+        node = session.get_one(ComputeNode, node_id)
+        if node.invalidated_at is None and node.allocation_scope == AllocationScope.OPEN:
+            may_take_more(session, node)
 
 
 def _begin_look(session: Session, now: datetime) -> NodeWatch:

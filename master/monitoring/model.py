@@ -9,6 +9,8 @@ from slapos.master.database import Base
 from slapos.master.nodes.model import ComputeNode
 
 NAME_LENGTH = 200
+#: The task that looks which nodes are lost, and which are back.
+WATCH = "watch_nodes"
 
 
 class NodeWatch(Base):

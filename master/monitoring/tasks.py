@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from slapos.master.monitoring import losses, promises
+from slapos.master.monitoring.model import WATCH
 from slapos.master.tasks.task import Done, Task, Turn
 
 
@@ -20,7 +21,7 @@ def forget_promise_changes(turn: Turn) -> Done:
 
 TASKS = (
     Task(
-        name=losses.WATCH,
+        name=WATCH,
         summary="notice nodes that are silent for too long, and have what is on them given up",
         run=watch_nodes,
         every=timedelta(seconds=15),

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, bindparam, cast, event, func, update
+from sqlalchemy import Text, bindparam, cast, event, exists, func, update
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from slapos.master.database import Base, follow_made
+from slapos.master.monitoring.model import WATCH, NodeLoss
 from slapos.master.nodes.model import NodeExchange
+from slapos.master.tasks.task import sense
 from slapos.system.identifier import Identifiers
 
 #: The channel on which the masters of one PostgreSQL tell each other the ids of changed nodes.
@@ -30,7 +32,13 @@ _OF_NODE = _EXCHANGES.c.node_id == bindparam("node")
 COUNT = update(_EXCHANGES).where(_OF_NODE).values(version=_EXCHANGES.c.version + 1)
 MARK = COUNT.values(change=bindparam("mark"))
 MARK_AND_NOTIFY = MARK.returning(func.pg_notify(CHANNEL, cast(_EXCHANGES.c.node_id, Text)))
-HEAR = update(_EXCHANGES).where(_OF_NODE).values(contacted_at=bindparam("now"), waits=False)
+#: It gives whether the node was lost: nothing more is done for the others.
+HEAR = (
+    update(_EXCHANGES)
+    .where(_OF_NODE)
+    .values(contacted_at=bindparam("now"), waits=False)
+    .returning(exists().where(NodeLoss.node_id == _EXCHANGES.c.node_id))
+)
 
 _PENDING = "slapos_exchange"
 
@@ -134,7 +142,9 @@ def _count(session: Session, identifiers: Identifiers) -> None:
         elif node_id in pending.told:
             session.execute(COUNT, {"node": node_id})
         if node_id in pending.heard:
-            session.execute(HEAR, {"node": node_id, "now": pending.heard[node_id]})
+            heard = {"node": node_id, "now": pending.heard[node_id]}
+            if session.execute(HEAR, heard).scalar():
+                sense(session, WATCH)
 
 
 def _forget(session: Session, undone: SessionTransaction) -> None:

@@ -1,12 +1,15 @@
 """Instances of a lost node that their orders allow to be placed elsewhere.
 
 What such an instance leaves behind is an instance of its own that is to be destroyed: the node is
-told so when it is back, and the partition is free when it has done so.
+told so when it is back, and the partition is free when it has done so. Its certificates count no
+more: where it is now, it gets others, for keys that are made there.
 """
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from slapos.master.certificates import service as certificates
+from slapos.master.certificates.authority import SubjectKind
 from slapos.master.monitoring.losses import is_lost
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.provisioning import lookup, waiting
@@ -88,6 +91,7 @@ def _move(session: Session, clock: Clock, policy: Policy, instance: SoftwareInst
         weight=instance.weight,
     )
     instance.leave()
+    certificates.revoke_all_of(session, clock, SubjectKind.INSTANCE, instance.id)
     session.flush()
     remnant.node, remnant.partition = node, partition
     session.add(remnant)

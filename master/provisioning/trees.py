@@ -137,7 +137,14 @@ def order(
     require(session, Action.CREATE, Subject(Kind.TREE, wanted.title, found.id))
     found.check_active()
     tenant = Tenant(found.id, caller.id)
-    present = lookup.find_by_title(session, wanted.title, wanted.shared, None, tenant)
+    present = lookup.find_by_title(
+        session,
+        wanted.title,
+        wanted.shared,
+        None,
+        tenant,
+        either_kind=policy.a_title_has_one_tree,
+    )
     if present is not None:
         raise Conflict(
             f"you have a service {wanted.title!r} in {project} already, "

@@ -25,10 +25,17 @@ from slapos.master.certificates.model import IssuedCertificate, JoinToken
 from slapos.master.certificates.showing import CERTIFICATE, authenticate
 from slapos.master.certificates.views import BOX
 from slapos.master.identity import attempts
+from slapos.master.monitoring.model import NodeLoss
+from slapos.master.nodes.model import ComputeNode
+from slapos.master.nodes.service import INVALIDATE_CLOSED_NODES
+from slapos.master.nodes.tasks import TASKS as NODE_TASKS
+from slapos.master.provisioning import reallocation
 from slapos.master.secret_file import make_secret_file
 from slapos.master.settings import Profile, Settings
+from slapos.master.tasks.task import Turn
 from slapos.protocol.certificate_request import fingerprint, is_vouched, make_key, make_request
 from slapos.protocol.join_token import JoinToken as TokenText
+from slapos.protocol.marshal import dumps
 from slapos.system.identifier import SystemIdentifiers
 from tests.fakes import FakeClock
 from tests.integration.master.factories import request_form
@@ -348,6 +355,90 @@ def _instance(world: World) -> str:
     response = world.as_("P-11").post("/requestComputerPartition", data=request_form("web"))
     assert response.status_code in (200, 408)
     return world.place("web", "COMP-1", "slappart0")
+
+
+def _certified(world: World, key: str) -> str:
+    """Return the certificate of the instance in slappart0 of COMP-1, for a key."""
+    path = "/v1/nodes/COMP-1/partitions/slappart0/certificates"
+    asked = {"certificate_request": make_request(key, "x")}
+    certificate: str = world.as_("COMP-1").post(path, json=asked).get_json()["certificate"]
+    return certificate
+
+
+def _renewal(world: World, certificate: str, key: str) -> TestResponse:
+    asked = {"certificate": certificate, "certificate_request": make_request(key, "x")}
+    return world.app.test_client().post("/v1/certificates/renewals", json=asked)
+
+
+@pytest.mark.parametrize("days", [1, 20], ids=["before its end", "after its end"])
+def test_what_moved_from_a_lost_node_has_no_certificate_there_any_more(
+    world: World, clock: FakeClock, days: int
+) -> None:
+    filters = dumps({"reallocate": "true"})
+    world.as_("P-11").post(
+        "/requestComputerPartition", data=request_form("web", filter_xml=filters)
+    )
+    reference, key = world.place("web", "COMP-1", "slappart0"), make_key()
+    left_behind = _certified(world, key)
+    assert shows(world, left_behind).get(f"{NODE}COMP-1").status_code == 200
+    clock.advance(timedelta(days=days).total_seconds())
+    with world.session() as session:
+        node = session.scalars(select(ComputeNode).where(ComputeNode.reference == "COMP-1")).one()
+        now = clock.now()
+        session.add(NodeLoss(node_id=node.id, heard_at=now, lost_at=now, released_at=now))
+        session.flush()
+        assert reallocation.empty(session, clock, world.parts.policy, "COMP-1") == (1, True)
+        session.commit()
+    old = shows(world, left_behind)
+    for response in (
+        old.get(f"{NODE}COMP-1"),
+        old.post("/requestComputerPartition", data=request_form("child")),
+        old.post("/v1/certificates/renewals", json={"certificate_request": make_request(key, "x")}),
+    ):
+        assert response.status_code == 401
+    assert _renewal(world, left_behind, key).status_code == 401
+    # Where it is now, it gets another one.
+    world.place("web", "COMP-1", "slappart1")
+    path = "/v1/nodes/COMP-1/partitions/slappart1/certificates"
+    asked = {"certificate_request": make_request(make_key(), "x")}
+    answer = world.as_("COMP-1").post(path, json=asked).get_json()
+    assert answer["reference"] == reference
+    assert shows(world, answer["certificate"]).get(f"{NODE}COMP-1").status_code == 200
+
+
+@pytest.mark.parametrize("days", [1, 20], ids=["before its end", "after its end"])
+def test_nothing_works_with_the_certificate_of_a_node_that_is_gone(
+    world: World, joined: dict[str, Any], clock: FakeClock, days: int
+) -> None:
+    reference = joined["reference"]
+    clock.advance(timedelta(days=days).total_seconds())
+    asked = {"allocation_scope": "close/forever"}
+    assert world.as_("P-21").patch(f"/v1/nodes/{reference}", json=asked).status_code < 300
+    with world.session() as session:
+        (task,) = (each for each in NODE_TASKS if each.name == INVALIDATE_CLOSED_NODES)
+        parts = world.parts
+        turn = Turn(
+            session=session,
+            clock=clock,
+            identifiers=parts.identifiers,
+            settings=parts.settings,
+            policy=parts.policy,
+        )
+        assert task.run(turn).count == 1
+        session.commit()
+    client, key = shows(world, joined["certificate"]), joined["key"]
+    report = {"reports": []}
+    for response in (
+        client.get(NODE + reference),
+        client.get(f"/v1/nodes/{reference}/changes"),
+        client.post(f"/v1/nodes/{reference}/reports", json=report),
+        client.post("/loadComputerConfigurationFromXML", data={"xml": dumps({})}),
+        client.post(
+            "/v1/certificates/renewals", json={"certificate_request": make_request(key, "x")}
+        ),
+    ):
+        assert response.status_code == 401, response.text
+    assert _renewal(world, joined["certificate"], key).status_code == 401
 
 
 def test_an_authority_is_changed_with_overlap(

@@ -11,7 +11,9 @@ from slapos.master.app import create_app
 from slapos.master.identity.caller import Role
 from slapos.master.monitoring.losses import REALLOCATE, is_lost
 from slapos.master.monitoring.tasks import TASKS
+from slapos.master.nodes.exchange import heard_from
 from slapos.master.nodes.model import ComputeNode, NodeExchange
+from slapos.master.nodes.service import ALLOCATE_INSTANCES
 from slapos.master.settings import Profile, Settings
 from slapos.master.tasks.model import TaskMark
 from slapos.master.tasks.task import Turn
@@ -120,6 +122,43 @@ def test_a_node_that_is_back_may_be_lost_again(watched: Watched) -> None:
     watched.silent = {"COMP-2"}
     watched.watch(90)
     assert watched.given_up() == ["COMP-2"]
+
+
+def test_who_waits_for_a_place_is_looked_at_when_a_node_is_heard_again(watched: Watched) -> None:
+    watched.silent = {"COMP-2"}
+    watched.watch(90)
+    watched.silent = {"COMP-1", "COMP-2"}
+    with watched.world.session() as session:
+        found = {n.reference: n.id for n in session.scalars(select(ComputeNode))}
+        heard_from(session, found["COMP-1"], watched.clock.now())
+        session.commit()
+        assert sensed(session, WATCH.name) == []  # it was there: nothing more is written
+        heard_from(session, found["COMP-2"], watched.clock.now())
+        session.commit()
+        assert sensed(session, WATCH.name) == [""]
+    watched.look()
+    with watched.world.session() as session:
+        assert not lost(session, "COMP-2")
+        assert sensed(session, ALLOCATE_INSTANCES) == [f"node:{found['COMP-2']}"]
+
+
+def test_a_closed_node_that_is_back_has_nobody_looked_at(watched: Watched) -> None:
+    answer = watched.world.as_("P-22").patch("/v1/nodes/COMP-2", json={"allocation_scope": "close"})
+    assert answer.status_code < 300, answer.text
+    watched.silent = {"COMP-2"}
+    watched.watch(90)
+    watched.silent = set()
+    watched.watch(15)
+    with watched.world.session() as session:
+        assert sensed(session, ALLOCATE_INSTANCES) == []
+    asked = {"allocation_scope": "open"}
+    assert watched.world.as_("P-22").patch("/v1/nodes/COMP-2", json=asked).status_code < 300
+    with watched.world.session() as session:  # reopened, it may take some at once
+        assert len(sensed(session, ALLOCATE_INSTANCES)) == 1
+
+
+def sensed(session: Session, name: str) -> list[str]:
+    return sorted(set(session.scalars(select(TaskMark.key).where(TaskMark.name == name))))
 
 
 def test_one_that_only_asks_now_and_then_has_longer(watched: Watched) -> None:

@@ -8,12 +8,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Flask
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 from slapos.master.app import create_app
 from slapos.master.catalog import service as catalog
@@ -21,8 +22,11 @@ from slapos.master.database import Database
 from slapos.master.feed.waiting import Feed
 from slapos.master.feed.watch import Wake, Watch, watch_of
 from slapos.master.http import Assembly
+from slapos.master.monitoring.model import WATCH, NodeLoss
 from slapos.master.nodes import service as nodes
+from slapos.master.nodes.model import ComputeNode, NodeExchange
 from slapos.master.settings import Settings
+from slapos.master.tasks.model import TaskMark
 from slapos.system.clock import SystemClock
 from slapos.system.identifier import SystemIdentifiers
 from tests.fakes import FakeClock
@@ -83,6 +87,30 @@ def test_a_change_by_another_process_is_told(app: Flask, port: int, settings: Se
         supply(other)
         assert told(connection) == {"token": token_of(app), "changed": True}
     other.extensions["slapos"].database.close()
+
+
+def test_a_lost_node_that_comes_to_wait_is_heard_at_once(app: Flask, port: int) -> None:
+    parts: Assembly = app.extensions["slapos"]
+    long_ago = parts.clock.now() - timedelta(days=1)
+    with parts.database.writing.begin() as session:
+        lost = session.scalars(select(ComputeNode).where(ComputeNode.reference == NODE)).one()
+        lost.exchange.contacted_at = long_ago
+        session.add(NodeLoss(node_id=lost.id, heard_at=long_ago, lost_at=long_ago))
+    with connected(port) as connection:
+        ask(connection, NODE, since=token_of(app))
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with parts.database.reading() as session:
+                if session.scalar(select(TaskMark.name).where(TaskMark.name == WATCH)):
+                    break
+            time.sleep(0.02)
+        with parts.database.reading() as session:
+            assert session.scalar(select(TaskMark.name).where(TaskMark.name == WATCH)) == WATCH
+            heard_at = session.scalar(
+                select(NodeExchange.contacted_at).where(NodeExchange.node_id == lost.id)
+            )
+            assert heard_at is not None
+            assert heard_at > long_ago
 
 
 def test_after_its_time_a_node_is_told_that_nothing_changed(app: Flask, port: int) -> None:
