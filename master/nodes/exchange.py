@@ -37,7 +37,7 @@ HEAR = (
     update(_EXCHANGES)
     .where(_OF_NODE)
     .values(contacted_at=bindparam("now"), waits=False)
-    .returning(exists().where(NodeLoss.node_id == _EXCHANGES.c.node_id))
+    .returning(exists().where(NodeLoss.node_id == bindparam("node")))
 )
 
 _PENDING = "slapos_exchange"

@@ -427,7 +427,7 @@ def test_nothing_works_with_the_certificate_of_a_node_that_is_gone(
         assert task.run(turn).count == 1
         session.commit()
     client, key = shows(world, joined["certificate"]), joined["key"]
-    report = {"reports": []}
+    report: dict[str, Any] = {"reports": []}
     for response in (
         client.get(NODE + reference),
         client.get(f"/v1/nodes/{reference}/changes"),

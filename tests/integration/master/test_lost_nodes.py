@@ -143,7 +143,8 @@ def test_who_waits_for_a_place_is_looked_at_when_a_node_is_heard_again(watched: 
 
 
 def test_a_closed_node_that_is_back_has_nobody_looked_at(watched: Watched) -> None:
-    answer = watched.world.as_("P-22").patch("/v1/nodes/COMP-2", json={"allocation_scope": "close"})
+    asked = {"allocation_scope": "close/noallocation"}
+    answer = watched.world.as_("P-22").patch("/v1/nodes/COMP-2", json=asked)
     assert answer.status_code < 300, answer.text
     watched.silent = {"COMP-2"}
     watched.watch(90)
