@@ -1,10 +1,14 @@
 """A client that costs next to nothing: raw sockets, requests made beforehand, its own process."""
 
+import json
 import multiprocessing
 import socket
+import ssl
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from urllib.parse import urlencode
 
 TIMEOUT = 600.0
@@ -25,6 +29,21 @@ def post(path: str, form: Mapping[str, str]) -> bytes:
     return _message("POST", path, headers, body)
 
 
+def post_json(path: str, document: object) -> bytes:
+    """Return a POST request of a JSON document as it goes over the wire."""
+    body = json.dumps(document).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    return _message("POST", path, headers, body)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The files with what a client trusts, and with the key and certificate that it shows."""
+
+    authority: Path
+    identity: Path
+
+
 def _message(method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -32,12 +51,15 @@ def _message(method: str, path: str, headers: Mapping[str, str], body: bytes) ->
 
 
 class LeanClient:
-    """The client's process; it keeps a connection to each server as long as the server does."""
+    """The client's process; it keeps a connection to each server as long as the server does.
 
-    def __init__(self) -> None:
+    With `shown` it speaks TLS.
+    """
+
+    def __init__(self, shown: Shown | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other_end = context.Pipe()
-        self._process = context.Process(target=_work, args=(other_end,), daemon=True)
+        self._process = context.Process(target=_work, args=(other_end, shown), daemon=True)
         self._process.start()
 
     def ask(self, port: int, messages: Sequence[bytes]) -> float:
@@ -45,11 +67,29 @@ class LeanClient:
 
         A connection that the server closes is opened anew, as each client of it has to.
         """
+        self.begin(port, messages)
+        return self.end() / len(messages)
+
+    def etag(self, port: int, message: bytes) -> str:
+        """Return the ETag of the answer to a request."""
+        self._pipe.send((port, message))
+        answer = self._pipe.recv()
+        for line in answer.decode("latin-1").splitlines():
+            name, _, value = line.partition(":")
+            if name.lower() == "etag":
+                return str(value.strip())
+        raise RuntimeError(f"the answer has no ETag: {answer[:500]!r}")
+
+    def begin(self, port: int, messages: Sequence[bytes]) -> None:
+        """Have requests sent one after the other, meanwhile."""
         self._pipe.send((port, messages))
+
+    def end(self) -> float:
+        """Wait for the last answer, and return the seconds that all took."""
         answer = self._pipe.recv()
         if isinstance(answer, str):
             raise RuntimeError(answer)
-        return float(answer) / len(messages)
+        return float(answer)
 
     def close(self) -> None:
         """End the process."""
@@ -57,24 +97,39 @@ class LeanClient:
         self._process.join()
 
 
-def _work(pipe: "Connection") -> None:
+def _work(pipe: "Connection", shown: Shown | None) -> None:
     connections: dict[int, socket.socket] = {}
+    context = None
+    if shown is not None:
+        context = ssl.create_default_context(cafile=shown.authority)
+        context.load_cert_chain(shown.identity)
     while (order := pipe.recv()) is not None:
         port, messages = order
+        if isinstance(messages, bytes):  # whoever sends one alone wants to know how it is answered
+            pipe.send(_ask(connections, port, messages, context))
+            continue
         try:
             started = time.perf_counter()
             for message in messages:
-                _ask(connections, port, message)
+                _ask(connections, port, message, context)
             pipe.send(time.perf_counter() - started)
         except (OSError, RuntimeError) as error:
             pipe.send(f"{message[:80]!r}: {error}")
 
 
-def _ask(connections: dict[int, socket.socket], port: int, message: bytes) -> None:
+def _ask(
+    connections: dict[int, socket.socket],
+    port: int,
+    message: bytes,
+    context: ssl.SSLContext | None,
+) -> bytes:
+    """Ask, and return the head of the answer."""
     connection = connections.get(port)
     if connection is None:
         connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            connection = context.wrap_socket(connection, server_hostname="127.0.0.1")
         connections[port] = connection
     connection.sendall(message)
     received = connection.recv(65536)
@@ -88,6 +143,7 @@ def _ask(connections: dict[int, socket.socket], port: int, message: bytes) -> No
         missing -= len(_more(connection))
     if b"\r\nconnection: close\r\n" in head:
         connections.pop(port).close()
+    return received[:end]
 
 
 def _more(connection: socket.socket) -> bytes:
