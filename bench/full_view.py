@@ -55,6 +55,7 @@ TURNS, BATCH = 40, 20
 #: Batches of reports that each node sends in a turn, and turns.
 BATCHES, REPORT_TURNS = 10, 6
 INFORMATION = "/getFullComputerInformation?computer_id=COMP-101"
+BEFORE = "2026-11-01T12:00:00+00:00"
 GZIP = {"Accept-Encoding": "gzip"}
 
 
@@ -167,7 +168,7 @@ def _reports(
     name: str, world: World, bare: Callable[[int, str], Callable[[], None]]
 ) -> Iterator[Figure]:
     for what, fields in (
-        ("unchanged", lambda _turn: {"state": "started"}),
+        ("unchanged", lambda _turn: {"state": "started", "since": BEFORE}),
         ("changed", lambda turn: {"error": f"it is broken, {turn}"}),
     ):
         ours, limit = [], []

@@ -97,6 +97,11 @@ def touch(session: Session, node_id: int) -> None:
     pending.acting.add(node_id)
 
 
+def tell_anew(session: Session, node_id: int) -> None:
+    """Count a change of what a node is told that gives it nothing to do."""
+    _pending(session).told.add(node_id)
+
+
 def heard_from(session: Session, node_id: int, now: datetime) -> None:
     """Remember that a node has just said something."""
     _pending(session).heard[node_id] = now

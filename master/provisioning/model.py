@@ -10,6 +10,7 @@ from slapos.master.database import Base
 from slapos.master.identity.model import LOCAL_TENANT, Person, Project, Tenant
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.model import ComputeNode, ComputePartition
+from slapos.master.provisioning.reported import Reported
 from slapos.master.text import URL_LENGTH
 from slapos.protocol.states import InstanceState
 
@@ -218,9 +219,7 @@ class SoftwareInstance(Base):
         since: datetime | None = None,
     ) -> None:
         """Take in that the node has brought about a state; `about` is the timestamp it goes by."""
-        changed = self.reported_state != state or self.error != ""
-        self.reported_state, self.error = state, ""
-        self._settle(now, about, since, changed=changed)
+        self._take(self.reported.with_state(state, now, about or self.changed_at, since))
 
     def report_error(
         self,
@@ -230,20 +229,23 @@ class SoftwareInstance(Base):
         since: datetime | None = None,
     ) -> None:
         """Take in that the node failed."""
-        message = message or "no reason was given"
-        changed = self.error != message
-        self.error = message
-        self._settle(now, about, since, changed=changed)
+        self._take(self.reported.with_error(message, now, about or self.changed_at, since))
 
-    def _settle(
-        self, now: datetime, about: datetime | None, since: datetime | None, *, changed: bool
-    ) -> None:
-        about = about or self.changed_at
-        if since is not None:
-            self.reported_since = min(since, now)
-        elif changed or self.reported_since is None or self.reported_for != about:
-            self.reported_since = now
-        self.reported_at, self.reported_for = now, about
+    @property
+    def reported(self) -> Reported:
+        """What the node said last."""
+        return Reported(
+            self.reported_state,
+            self.error,
+            self.reported_at,
+            self.reported_for,
+            self.reported_since,
+        )
+
+    def _take(self, reported: Reported) -> None:
+        self.reported_state, self.error = reported.state, reported.error
+        self.reported_at, self.reported_for = reported.at, reported.about
+        self.reported_since = reported.since
 
     @property
     def is_settled(self) -> bool:

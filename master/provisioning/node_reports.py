@@ -1,9 +1,8 @@
 """Taking in what a node tells in one go: in order, each once, and a bad one alone is refused."""
 
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import insert
 from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
@@ -14,17 +13,12 @@ from slapos.master.monitoring.promises import PromiseFound
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
 from slapos.master.nodes.model import ComputeNode, TakenReport
-from slapos.master.provisioning import lookup, reports
-from slapos.master.timestamp import from_timestamp
+from slapos.master.provisioning import bulk_reports, lookup, reports
+from slapos.master.timestamp import from_timestamp, read_moment
 from slapos.protocol.errors import InvalidRequest, NotFound, SlapOSError
 from slapos.protocol.node_reports import Receipt, Refusal, Report, check_report
 from slapos.protocol.states import BuildState, InstanceState
 from slapos.system.clock import Clock
-
-TAKEN = select(TakenReport.report_id).where(
-    TakenReport.node_id == bindparam("node"),
-    TakenReport.report_id.in_(bindparam("reports", expanding=True)),
-)
 
 
 def take_in(session: Session, clock: Clock, reference: str, batch: Sequence[Report]) -> Receipt:
@@ -32,7 +26,9 @@ def take_in(session: Session, clock: Clock, reference: str, batch: Sequence[Repo
     node = nodes.find_node(session, reference)
     require(session, Action.REPORT, node)
     heard_from(session, node.id, clock.now())
-    seen = _seen(session, node, [report["id"] for report in batch])
+    seen = set(bulk_reports.take_in(session, clock, node, batch))
+    rest = [report["id"] for report in batch if report["id"] not in seen]
+    seen |= bulk_reports.seen(session, node, rest)
     taken, refused = [], []
     for report in batch:
         try:
@@ -87,7 +83,7 @@ def _take_instance(session: Session, clock: Clock, node: str, report: Report) ->
         raise InvalidRequest("it has neither a state nor an error")
     instance = lookup.instance_on_partition(session, node, report["partition"])
     about = None if timestamp is None else from_timestamp(timestamp)
-    began = None if since is None else _moment(since)
+    began = None if since is None else read_moment(since)
     if state:
         reports.report_state(session, clock, instance, InstanceState(state), about, began)
     if error:
@@ -105,22 +101,8 @@ def _take_promises(session: Session, clock: Clock, node: str, report: Report) ->
             title=each.get("title") or each["name"],
             failed=each["failed"],
             message=each.get("message") or "",
-            at=None if each.get("at") is None else _moment(each["at"]),
+            at=None if each.get("at") is None else read_moment(each["at"]),
         )
         for each in report["results"]
     ]
     promises.take_in(session, clock, instance.id, found)
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise ValueError("it does not say in which time zone")
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(f"{text[:60]!r} is no time in ISO 8601: {error}") from error
-
-
-def _seen(session: Session, node: ComputeNode, ids: Collection[str]) -> set[str]:
-    return set(session.scalars(TAKEN, {"node": node.id, "reports": list(ids)}))

@@ -4,6 +4,7 @@ It is described in `node_reports.json`, one JSON Schema for the batch and one fo
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,10 @@ LARGEST_BODY = 1024 * 1024
 SHOWN = 300
 
 Report = Mapping[str, Any]
+
+_ID = re.compile("[0-9a-f]{32}")
+#: Names of partitions as they are; any other is looked at more closely.
+_PLAIN_NAME = re.compile("[A-Za-z0-9._-]{1,64}")
 
 _DOCUMENT: Mapping[str, Any] = json.loads(
     files("slapos.protocol").joinpath("node_reports.json").read_text(encoding="utf-8")
@@ -53,13 +58,34 @@ class Receipt:
 
 def read_batch(body: Any) -> Sequence[Report]:
     """Return the reports of a batch, each with an `id`; raises InvalidRequest."""
-    _check(_schemas()[""], body)
+    if not _is_plain_batch(body):
+        _check(_schemas()[""], body)
     reports: Sequence[Report] = body["reports"]
     if len(reports) > LARGEST_BATCH:
         raise InvalidRequest(
             f"{len(reports)} reports come in one go; at most {LARGEST_BATCH} are taken"
         )
     return reports
+
+
+def is_plain_state(report: Report) -> bool:
+    """Return whether a report of an instance's state is right at first sight.
+
+    That takes a hundredth of the time of its schema, which says the same of it; one that is not
+    plain may still be right.
+    """
+    partition, since = report.get("partition"), report.get("since")
+    state, error, timestamp = report.get("state"), report.get("error"), report.get("timestamp")
+    return (
+        report.get("kind") == "instance"
+        and isinstance(partition, str)
+        and _PLAIN_NAME.fullmatch(partition) is not None
+        and (state is None or state in ("started", "stopped"))
+        and (error is None or isinstance(error, str))
+        and bool(state or error)
+        and (timestamp is None or isinstance(timestamp, str))
+        and (since is None or isinstance(since, str))
+    )
 
 
 def check_report(report: Report) -> None:
@@ -69,6 +95,22 @@ def check_report(report: Report) -> None:
         known = ", ".join(sorted(filter(None, _schemas())))
         raise InvalidRequest(f"there is no kind {kind!r} of report; there are: {known}")
     _check(_schemas()[kind], report)
+
+
+def _is_plain_batch(body: Any) -> bool:
+    """Return whether a batch is right at first sight, as most are."""
+    return (
+        isinstance(body, dict)
+        and isinstance(body.get("reports"), list)
+        and all(
+            isinstance(each, dict)
+            and isinstance(each.get("id"), str)
+            and _ID.fullmatch(each["id"]) is not None
+            and isinstance(each.get("at", ""), str)
+            and isinstance(each.get("kind", ""), str)
+            for each in body["reports"]
+        )
+    )
 
 
 def _check(schema: Draft202012Validator, value: Any) -> None:
