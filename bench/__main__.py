@@ -13,6 +13,7 @@ BENCHMARKS = {
     "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
     "journal": "writing a report down, beside one fsync",
     "feed_waiters": "6,000 nodes that wait for a change",
+    "full_view": "what nodes ask a full master over TLS, and report, beside an empty Flask view",
     "helloworld": "request to healthy, the release already built",
     "monitor": "a sample of what 1,000 processes use, beside psutil",
     "change": "a change at the master to the process that runs with it, also through a bad link",
