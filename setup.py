@@ -54,6 +54,7 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "aiosmtpd>=1.4.6",
             "mypy>=1.11",
             "ruff>=0.6",
             "hypothesis>=6",

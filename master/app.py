@@ -23,6 +23,7 @@ from slapos.master.identity import project_views as projects
 from slapos.master.identity import views as people
 from slapos.master.identity.caller import LOCAL
 from slapos.master.identity.secret_box import SecretBox
+from slapos.master.mail.outbox import notices
 from slapos.master.monitoring import views as monitoring
 from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
@@ -87,7 +88,7 @@ def create_app(
     announcer = Announcer()
     count_exchanges(database.writing, identifiers, announcer)
     if not is_local:
-        record_changes(database.writing, clock, put)
+        record_changes(database.writing, clock, put, notices(settings, clock))
     limits = frame.limits_of(settings, clock)
     parts = http.Assembly(
         database=database,

@@ -6,6 +6,7 @@ reference lists. A new setting is a line there and a field of Settings with the 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parseaddr
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,13 @@ def read_full_settings(
             f"[{SECTION}] has some of openid_issuer, openid_client_id and "
             "openid_client_secret_file; they are set together"
         )
+    if any(mail := (settings.smtp_url, settings.mail_from)) and not all(
+        (*mail, settings.public_url)
+    ):
+        raise InvalidConfiguration(
+            f"[{SECTION}] has smtp_url or mail_from without the other, or without public_url: "
+            "e-mail has links that begin with it"
+        )
     return settings
 
 
@@ -140,6 +148,23 @@ def _url(text: str, _data: Path) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("it must be a URL such as https://master.example.com/")
     return text.rstrip("/") + "/"
+
+
+def _mail_server(text: str, _data: Path) -> str:
+    parts = urlsplit(text)
+    is_whole = parts.scheme in ("smtp", "smtps") and parts.hostname and not parts.path.strip("/")
+    if not is_whole or parts.query or parts.fragment:
+        raise ValueError("it must be a URL such as smtp://NAME@mail.example.com:587")
+    if parts.password is not None:
+        raise ValueError("the password belongs into smtp_password_file")
+    return text
+
+
+def _sender(text: str, _data: Path) -> str:
+    found = parseaddr(text)[1]
+    if "@" not in found.strip("@") or not text.isprintable():
+        raise ValueError("it must be an address such as SlapOS <master@example.com>")
+    return text
 
 
 def _issuer(text: str, _data: Path) -> str:
@@ -297,6 +322,22 @@ KEYS: tuple[Key, ...] = (
     Key("openid_client_id", "", "What the provider knows this master by.", _text),
     Key("openid_client_secret_file", "", "A file with the secret of that client.", _path),
     Key("openid_title", "", "What people know the provider by; its address otherwise.", _text),
+    Key(
+        "smtp_url",
+        "",
+        "A mail server for invitations, new passwords and notices, such as "
+        "smtp://NAME@mail.example.com:587 (STARTTLS) or smtps://…; without it, links are shown "
+        "or printed only.",
+        _mail_server,
+    ),
+    Key("smtp_password_file", "", "A file with the password of NAME there.", _path),
+    Key(
+        "smtp_ca_file",
+        "",
+        "Authorities (PEM) that the mail server is checked by, instead of the system's.",
+        _path,
+    ),
+    Key("mail_from", "", "Whom e-mail comes from, such as SlapOS <master@example.com>.", _sender),
     Key("audit_days", "400", "How long the audit log is kept.", _days),
     Key(
         "webhook_networks",

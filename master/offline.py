@@ -16,6 +16,7 @@ from slapos.master import migrations
 from slapos.master.audit.recording import record_changes
 from slapos.master.database import Database, is_passing, open_database
 from slapos.master.identity.caller import SYSTEM
+from slapos.master.mail.outbox import notices
 from slapos.master.nodes.exchange import count_exchanges
 from slapos.master.settings import Settings
 from slapos.master.webhooks.outbox import put
@@ -77,5 +78,5 @@ def open_offline(
     database = open_database(settings.database_url, threads=2, caller=SYSTEM)
     migrations.check(database, remedy=migrations.MASTER_REMEDY)
     count_exchanges(database.writing, identifiers)
-    record_changes(database.writing, clock, put)
+    record_changes(database.writing, clock, put, notices(settings, clock))
     return OfflineMaster(settings=settings, database=database, clock=clock, identifiers=identifiers)

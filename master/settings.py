@@ -87,6 +87,10 @@ class Settings:
     openid_client_id: str = ""
     openid_client_secret_file: Path | None = None
     openid_title: str = ""
+    smtp_url: str = ""
+    smtp_password_file: Path | None = None
+    smtp_ca_file: Path | None = None
+    mail_from: str = ""
     webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     webhook_days: int = 3
     legacy_key_delivery: bool = False

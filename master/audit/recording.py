@@ -74,15 +74,15 @@ class _Seen:
     subject: Subject | None
 
 
-def record_changes(sessions: sessionmaker[Session], clock: Clock, then: Then | None = None) -> None:
-    """Have the sessions of this maker write the audit log; `then` is told what was written."""
+def record_changes(sessions: sessionmaker[Session], clock: Clock, *then: Then) -> None:
+    """Have the sessions of this maker write the audit log; each `then` is told what was written."""
 
     def write(session: Session, seen: Sequence[_Seen]) -> None:
         rows = list(_rows(session, clock.now(), seen)) if seen else ()
         if rows:
             session.connection().execute(_INSERT, rows)
-            if then is not None:
-                then(session, rows)
+            for tell in then:
+                tell(session, rows)
 
     def write_flushed(session: Session, _context: Any) -> None:
         write(session, session.info.pop(_PENDING, ()))

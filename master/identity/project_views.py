@@ -11,6 +11,8 @@ from slapos.master.identity.caller import Role
 from slapos.master.identity.credentials import Invitation
 from slapos.master.identity.model import Membership, Organisation, Person, Project, ProjectState
 from slapos.master.identity.views import roles_shown
+from slapos.master.mail import outbox
+from slapos.master.mail.texts import Occasion
 from slapos.protocol.errors import Conflict, Forbidden, NotFound
 
 blueprint = Blueprint("projects", __name__, url_prefix="/v1")
@@ -67,12 +69,21 @@ def change_person(reference: str, body: shapes.ChangedPerson) -> shapes.PersonSh
     if body.name is not None:
         service.rename_person(session, person, body.name)
     if body.email is not None:
+        _tell_of_another_address(person.email, body.email)
         service.readdress_person(session, person, body.email)
     if body.state is not None:
         suspends = body.state == "suspended"
         (service.suspend_person if suspends else service.admit_person)(session, person)
     session.flush()
     return shapes.PersonShown.model_validate(person)
+
+
+def _tell_of_another_address(before: str | None, wanted: str) -> None:
+    settings, clock = context().settings, context().clock
+    if before is not None and before != service.checked_email(wanted):
+        url = settings.public_url.rstrip("/") + outbox.ACCOUNT_PATH
+        at = outbox.moment(clock.now())
+        outbox.put(context().session, clock, settings, Occasion.EMAIL, before, url=url, at=at)
 
 
 @blueprint.get("/persons/<reference>/roles")
@@ -358,7 +369,9 @@ def invite(reference: str, body: shapes.NewInvitation) -> rest.Reply:
         project=project,
     )
     link = invitations.link_of(secret, context().settings.public_url or request.url_root)
-    return rest.Reply(_invitation(invitation) | {"token": secret, "link": link})
+    clock, settings = context().clock, context().settings
+    mailed = outbox.invite(session, clock, settings, invitation, link)
+    return rest.Reply(_invitation(invitation) | {"token": secret, "link": link, "mailed": mailed})
 
 
 @blueprint.delete("/projects/<reference>/invitations/<invitation>")

@@ -63,6 +63,12 @@ class Acceptance(rest.Body):
     password: AnyPassword | None = None
 
 
+class Forgotten(rest.Body):
+    """Whose password was forgotten."""
+
+    email: Email
+
+
 class NewPassword(rest.Body):
     """A password instead of one that was forgotten."""
 
@@ -306,6 +312,7 @@ class InvitationMade(InvitationShown):
     """A new invitation, with the link to be given to who is invited; it is told only now."""
 
     token: str
+    mailed: Annotated[bool, Field(description="Whether the link is sent by e-mail as well.")]
     link: str
 
 

@@ -10,6 +10,7 @@ from slapos.master import rest
 from slapos.master.http import context, enrols, public
 from slapos.master.identity import (
     entering,
+    forgotten,
     invitations,
     links,
     second_factor,
@@ -101,6 +102,19 @@ def end_session() -> Response:
     if cookie:
         sign_in.end(context().session, cookie)
     return entering.with_cookie(Response(status=204), None)
+
+
+@blueprint.post("/forgotten-password")
+@public
+@rest.operation(
+    summary="Have a link for a new password sent by e-mail, if there is such an account",
+    body=shapes.Forgotten,
+    answer=None,
+    errors=(Conflict, TooManyAttempts),
+)
+def send_link(body: shapes.Forgotten) -> None:
+    """Send a link for a new password."""
+    forgotten.send_link(body.email)
 
 
 @blueprint.post("/new-password")

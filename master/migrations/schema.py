@@ -7,6 +7,7 @@ from slapos.master.certificates import model as _certificates
 from slapos.master.database import Base
 from slapos.master.identity import credentials as _credentials
 from slapos.master.identity import model as _identity
+from slapos.master.mail import model as _mail
 from slapos.master.monitoring import model as _monitoring
 from slapos.master.nodes import model as _nodes
 from slapos.master.provisioning import model as _provisioning
@@ -26,6 +27,7 @@ ROOMS = (
     _audit,
     _monitoring,
     _webhooks,
+    _mail,
     _certificates,
 )
 metadata = Base.metadata

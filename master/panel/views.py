@@ -7,7 +7,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from slapos.master.http import context, public, reads_only
-from slapos.master.identity import entering, invitations, links, sign_in
+from slapos.master.identity import entering, forgotten, invitations, links, sign_in
 from slapos.master.identity import views as identity
 from slapos.master.identity.authentication import COOKIE
 from slapos.master.identity.caller import CallerKind, caller_of
@@ -36,6 +36,7 @@ FORMS |= {
     "panel.set_up": "panel.show_setup",
     "panel.start_session": "panel.show_sign_in",
     "panel.finish_session": "panel.show_code",
+    "panel.send_link": "panel.show_forgotten",
     "panel.accept": "panel.show_invitation",
     "panel.replace_password": "panel.show_new_password",
 }
@@ -105,7 +106,24 @@ def show_sign_in() -> Response:
         return go(wanted)
     speaking = current_app.extensions.get("slapos_openid")
     title = speaking.provider.title if speaking is not None else ""
-    return page("sign_in.html", next=wanted, openid=title)
+    can_be_sent = forgotten.can_be_sent()
+    return page("sign_in.html", next=wanted, openid=title, can_be_sent=can_be_sent)
+
+
+@blueprint.get("/forgotten-password")
+@public
+@reads_only
+def show_forgotten() -> Response:
+    """Show the form of who has forgotten her password."""
+    return page("forgotten.html", can_be_sent=forgotten.can_be_sent(), sent=False)
+
+
+@blueprint.post("/forgotten-password")
+@public
+def send_link() -> Response:
+    """Send a link for a new password, and say so, whether there is such an account or not."""
+    forgotten.send_link(_text("email"))
+    return page("forgotten.html", can_be_sent=True, sent=True)
 
 
 @blueprint.post("/sign-in")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from slapos.master.audit import tasks as audit
 from slapos.master.catalog import tasks as catalog
 from slapos.master.identity import tasks as identity
+from slapos.master.mail import tasks as mail
 from slapos.master.monitoring import tasks as monitoring
 from slapos.master.nodes import tasks as nodes
 from slapos.master.provisioning import tasks as provisioning
@@ -21,6 +22,7 @@ ROOMS: tuple[tuple[Task, ...], ...] = (
     rest.TASKS,
     audit.TASKS,
     identity.TASKS,
+    mail.TASKS,
     monitoring.TASKS,
     tasks.TASKS,
     webhooks.TASKS,

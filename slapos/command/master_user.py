@@ -2,7 +2,8 @@
 
 It works on the database itself; the master need not be running. PERSON is an e-mail address or a
 reference such as P-2. A role is had in a project, or everywhere without --project, as an
-administrator's always is. Links are printed once: give them to the person that they are for.
+administrator's always is. Links are printed once: give them to the person that they are
+for. Invitations are sent by e-mail as well where the settings name a mail server (smtp_url).
 
 examples:
   slapos master user list
@@ -90,6 +91,7 @@ def _role(membership: Any) -> str:
 
 def _invite(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
     from slapos.master.identity import invitations  # noqa: PLC0415
+    from slapos.master.mail import outbox  # noqa: PLC0415
 
     def invite(session: "Session") -> Report:
         invitation, secret = invitations.invite(
@@ -101,6 +103,7 @@ def _invite(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
             project=_project(session, arguments),
         )
         link = invitations.link_of(secret, _url(master))
+        outbox.invite(session, master.clock, master.settings, invitation, link)
         return {
             "invitation": invitation.reference,
             "link": link,

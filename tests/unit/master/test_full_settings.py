@@ -100,3 +100,30 @@ def test_it_listens_where_nothing_crosses_a_network_unencrypted(keys: dict[str, 
 def test_it_listens_beyond_loopback_only_with_tls(host: str) -> None:
     with pytest.raises(InvalidConfiguration, match="unencrypted"):
         refuse_unsafe(settings(host=host, tls="false"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({"smtp_url": "smtp://mail.example.com"}, "without the other"),
+        ({"smtp_url": "smtp://mail.example.com", "mail_from": "m@example.com"}, "public_url"),
+        ({"smtp_url": "http://mail.example.com"}, "must be a URL"),
+        ({"smtp_url": "smtp://me:secret@mail.example.com"}, "smtp_password_file"),
+        ({"mail_from": "nobody"}, "must be an address"),
+        ({"second_factor_roles": "king"}, "king is no role"),
+    ],
+)
+def test_settings_of_mail_and_second_factors_that_cannot_be(
+    keys: dict[str, str], reason: str
+) -> None:
+    with pytest.raises(InvalidConfiguration, match=reason):
+        settings(**keys)
+
+
+def test_second_factors_are_demanded_of_roles_or_of_everybody() -> None:
+    assert settings().second_factor_roles == frozenset()
+    assert settings(second_factor_roles="administrator, support").second_factor_roles == {
+        "administrator",
+        "support",
+    }
+    assert "customer" in settings(second_factor_roles="everybody").second_factor_roles
