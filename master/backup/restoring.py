@@ -24,7 +24,7 @@ GAP = 1000
 REFERENCE_NUMBERS = "reference_numbers"
 #: Whoever signed out after the backup is not to be in again, and what was used once not to be used
 #: twice: all sign in anew.
-FORGOTTEN = ("sign_ins", "one_time_links")
+FORGOTTEN = ("sign_ins", "one_time_links", "mails")
 
 _FOREIGN_KEYS = text(
     "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) "
