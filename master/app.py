@@ -37,6 +37,7 @@ from slapos.master.provisioning import views as provisioning
 from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.local_releases import follow_local_releases
 from slapos.master.provisioning.policy import LocalPolicy
+from slapos.master.remote import views as remote_nodes
 from slapos.master.rest import views as rest
 from slapos.master.routes import Route
 from slapos.master.secret_file import read_secret
@@ -136,6 +137,7 @@ def create_app(
             projects.blueprint,
             services.blueprint,
             key_delivery.blueprint,
+            remote_nodes.blueprint,
             panel_blueprint,
         ):
             app.register_blueprint(blueprint)

@@ -345,6 +345,12 @@ KEYS: tuple[Key, ...] = (
         "Where webhooks may be; without it, at public addresses by https only.",
         _networks,
     ),
+    Key(
+        "remote_networks",
+        "",
+        "Where masters behind remote nodes may be; without it, at public addresses by https only.",
+        _networks,
+    ),
     Key("webhook_days", "3", "A webhook that fails for so many days is disabled.", _days),
     Key(
         "legacy_key_delivery",

@@ -93,6 +93,7 @@ class Settings:
     mail_from: str = ""
     webhook_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     webhook_days: int = 3
+    remote_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     legacy_key_delivery: bool = False
 
 

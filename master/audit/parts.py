@@ -19,7 +19,7 @@ from slapos.master.identity.credentials import OneTimeLink, Password, RecoveryCo
 from slapos.master.identity.links import LinkKind
 from slapos.master.identity.model import Person
 from slapos.master.identity.subject import Kind, Subject
-from slapos.master.nodes.model import ComputeNode, NodeCategory
+from slapos.master.nodes.model import ComputeNode, NodeCategory, RemoteNode
 from slapos.master.provisioning.model import SoftwareInstance
 
 #: Says of which thing a part is; None when that is gone, or when it is not told.
@@ -74,6 +74,7 @@ PARTS: Mapping[str, WholeOf] = {
     SupplyNode.__tablename__: _by(AllocationSupply, "supply_id"),
     SupplyCell.__tablename__: _by(AllocationSupply, "supply_id"),
     NodeCategory.__tablename__: _by(ComputeNode, "node_id"),
+    RemoteNode.__tablename__: _by(ComputeNode, "node_id"),
     Password.__tablename__: _by(Person, "person_id"),
     RecoveryCode.__tablename__: _of_used_code,
     OneTimeLink.__tablename__: _of_reset_link,

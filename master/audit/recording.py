@@ -27,6 +27,8 @@ LEFT_OUT = frozenset({"compute_partitions", AuditEntry.__tablename__})
 #: Fields that only count, or that nodes and instances report all the time.
 IGNORED = frozenset(
     {
+        "answered_at",
+        "asking_until",
         "revision",
         "vacant",
         "changed_at",

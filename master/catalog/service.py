@@ -46,6 +46,11 @@ def supply(
     if wanted is InstallationState.AVAILABLE:
         require(session, Action.CREATE, subject)
         found.check_valid()
+        if found.is_remote:
+            raise Conflict(
+                f"{found.reference} is a remote node, where nothing is installed: the master there "
+                "sees to it. Put the node into a supply that allows the release"
+            )
         installation = need(session, clock, found.id, url)
         session.flush()
         nodes.may_take_more(session, found)

@@ -44,7 +44,9 @@ NODES = select(ComputeNode.reference, ComputeNode.id).where(
     ComputeNode.reference.in_(bindparam("references", expanding=True)),
 )
 ALL_NODES = select(ComputeNode.id).where(
-    ComputeNode.project_id == bindparam("project_id"), ComputeNode.invalidated_at.is_(None)
+    ComputeNode.project_id == bindparam("project_id"),
+    ComputeNode.invalidated_at.is_(None),
+    ~ComputeNode.is_remote,  # what goes to another master is said by name
 )
 #: What is put into a supply is kept from being deleted meanwhile.
 OFFERED = (

@@ -11,6 +11,7 @@ from slapos.master.mail import model as _mail
 from slapos.master.monitoring import model as _monitoring
 from slapos.master.nodes import model as _nodes
 from slapos.master.provisioning import model as _provisioning
+from slapos.master.remote import model as _remote
 from slapos.master.rest import kept_answer as _kept_answer
 from slapos.master.tasks import model as _tasks
 from slapos.master.webhooks import model as _webhooks
@@ -29,5 +30,6 @@ ROOMS = (
     _webhooks,
     _mail,
     _certificates,
+    _remote,
 )
 metadata = Base.metadata

@@ -30,8 +30,11 @@ MARK_LENGTH = 16
 _EXCHANGES = Base.metadata.tables[NodeExchange.__tablename__]
 _OF_NODE = _EXCHANGES.c.node_id == bindparam("node")
 COUNT = update(_EXCHANGES).where(_OF_NODE).values(version=_EXCHANGES.c.version + 1)
-MARK = COUNT.values(change=bindparam("mark"))
-MARK_AND_NOTIFY = MARK.returning(func.pg_notify(CHANNEL, cast(_EXCHANGES.c.node_id, Text)))
+_MARK = COUNT.values(change=bindparam("mark"))
+MARK = _MARK.returning(_EXCHANGES.c.is_remote)
+MARK_AND_NOTIFY = _MARK.returning(
+    _EXCHANGES.c.is_remote, func.pg_notify(CHANNEL, cast(_EXCHANGES.c.node_id, Text))
+)
 #: It gives whether the node was lost: nothing more is done for the others.
 HEAR = (
     update(_EXCHANGES)
@@ -41,6 +44,9 @@ HEAR = (
 )
 
 _PENDING = "slapos_exchange"
+#: The task that orders what is on remote nodes at the masters behind them; its keys are ids of
+#: nodes.
+ASK_OTHER_MASTERS = "ask_other_masters"
 
 Announce = Callable[[Collection[int]], None]
 
@@ -143,7 +149,9 @@ def _count(session: Session, identifiers: Identifiers) -> None:
     for node_id in sorted(pending.told | pending.heard.keys()):
         if node_id in pending.acting:
             mark = {"node": node_id, "mark": identifiers.token(MARK_LENGTH)}
-            session.execute(MARK_AND_NOTIFY if notifies else MARK, mark)
+            marked = session.execute(MARK_AND_NOTIFY if notifies else MARK, mark)
+            if marked.scalar():  # nobody waits for it: we tell the master behind it
+                sense(session, ASK_OTHER_MASTERS, str(node_id))
         elif node_id in pending.told:
             session.execute(COUNT, {"node": node_id})
         if node_id in pending.heard:

@@ -2,16 +2,30 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, false, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from slapos.master.database import Base
 from slapos.master.identity.model import LOCAL_TENANT, Project
 from slapos.master.identity.subject import Kind, Subject
+from slapos.master.text import URL_LENGTH
 from slapos.protocol.errors import Conflict
 
 REFERENCE_LENGTH = 200
+#: The place on a remote node for shared instances: there may be any number, and it is never free.
+SHARED_REMOTE = "SHARED_REMOTE"
 REPORT_ID_LENGTH = 32
 CHANGE_LENGTH = 32
 #: What an operator may say that a node is like, and an order may ask for (slap-master.md §5.2).
@@ -114,7 +128,13 @@ class ComputeNode(Base):
     formatted_at: Mapped[datetime | None]
     invalidated_at: Mapped[datetime | None]
 
+    #: Whether it stands for another master: what is placed on it is ordered there.
+    is_remote: Mapped[bool] = mapped_column(default=False, server_default=false())
+
     exchange: Mapped["NodeExchange"] = relationship(lazy="joined", cascade="all, delete-orphan")
+    remote: Mapped["RemoteNode | None"] = relationship(
+        back_populates="node", cascade="all, delete-orphan", passive_deletes=True
+    )
     project: Mapped[Project] = relationship()
     network: Mapped[ComputerNetwork | None] = relationship()
     categories: Mapped[list["NodeCategory"]] = relationship(
@@ -131,6 +151,8 @@ class ComputeNode(Base):
 
     def subject(self) -> Subject:
         """Return what rights on it go by."""
+        if self.is_remote:  # nobody is it, or holds what is on it
+            return Subject(Kind.REMOTE_NODE, self.reference, self.project_id)
         return Subject(Kind.NODE, self.reference, self.project_id, node_id=self.id)
 
     def check_valid(self) -> None:
@@ -149,6 +171,53 @@ class ComputeNode(Base):
                 f"only one that is {AllocationScope.FOREVER} goes for good"
             )
         self.invalidated_at = now
+
+
+class RemoteNode(Base):
+    """Another master that stands behind a node: what is placed on the node is ordered there.
+
+    What was asked of it is a `remote.model.RemoteRequest` for each instance.
+
+    `project_reference` is that of the project there, `filters` are sent with each order,
+    `sealed_credentials` is the JSON of a `Credentials`, encrypted. `authority` is the PEM of the
+    authority that the master there is checked by, "" for those that the system trusts.
+
+    `asking_until` is until when a process may speak with it, and no other one; None when none does.
+    `failures` are those since it last answered; it is not asked before `next_at`.
+    """
+
+    __tablename__ = "remote_nodes"
+
+    node_id: Mapped[int] = mapped_column(
+        ForeignKey("compute_nodes.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    url: Mapped[str] = mapped_column(String(URL_LENGTH))
+    project_reference: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), default="")
+    filters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    authority: Mapped[str] = mapped_column(Text, default="")
+    sealed_credentials: Mapped[str] = mapped_column(Text)
+    #: Counts changes of all this: what was asked of it before is asked again.
+    revision: Mapped[int] = mapped_column(default=1)
+    answered_at: Mapped[datetime | None]
+    asking_until: Mapped[datetime | None]
+    failures: Mapped[int] = mapped_column(default=0)
+    failing_since: Mapped[datetime | None]
+    next_at: Mapped[datetime | None]
+    #: Why it gave no answer last: a sentence; "" when it did.
+    error: Mapped[str] = mapped_column(Text, default="")
+
+    node: Mapped[ComputeNode] = relationship(back_populates="remote", lazy="joined")
+
+    def answer(self, now: datetime) -> None:
+        """Take in that it has answered."""
+        self.answered_at = now
+        self.failures, self.failing_since, self.next_at, self.error = 0, None, None, ""
+
+    def fail(self, now: datetime, next_at: datetime, error: str) -> None:
+        """Count that it gave no answer; it is asked again at `next_at`."""
+        self.failures += 1
+        self.failing_since = self.failing_since or now
+        self.next_at, self.error = next_at, error
 
 
 class NodeCategory(Base):
@@ -182,6 +251,8 @@ class NodeExchange(Base):
     contacted_at: Mapped[datetime | None]
     #: Whether that was its waiting on the change feed, by which it is heard all the time.
     waits: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: As that of its node: so that who counts knows it without another statement.
+    is_remote: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class TakenReport(Base):

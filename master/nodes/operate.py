@@ -15,6 +15,7 @@ from slapos.master.nodes import service
 from slapos.master.nodes.model import (
     CATEGORIES,
     REFERENCE_LENGTH,
+    SHARED_REMOTE,
     AllocationScope,
     ComputeNode,
     ComputePartition,
@@ -50,6 +51,7 @@ CLOSED = (
     .where(
         ComputeNode.allocation_scope == AllocationScope.FOREVER,
         ComputeNode.invalidated_at.is_(None),
+        ~ComputeNode.is_remote,
         ComputeNode.reference > bindparam("behind"),
     )
     .order_by(ComputeNode.reference)
@@ -106,6 +108,7 @@ def matching(session: Session, wanted: NodeFilter) -> Select[ComputeNode]:
             )
         )
     gone = ComputeNode.invalidated_at
+    statement = statement.where(~ComputeNode.is_remote)
     return statement.where(gone.is_not(None) if wanted.invalidated else gone.is_(None))
 
 
@@ -139,7 +142,9 @@ def remove(session: Session, reference: str) -> None:
     """Remove a node with all that is known of it, or raise Conflict when it holds instances."""
     node = service.find_node(session, reference, lock=True)
     require(session, Action.DESTROY, node)
-    busy = _busy(session, node)
+    if node.is_remote:
+        raise Conflict(f"{node.reference} is a remote node: it is removed as one")
+    busy = count_busy(session, node)
     if busy:
         raise Conflict(
             f"the node {node.reference} holds {busy} instances; destroy them, or have them go "
@@ -153,9 +158,9 @@ def remove(session: Session, reference: str) -> None:
 def invalidate_if_empty(session: Session, reference: str, now: datetime) -> ComputeNode | None:
     """Take a node that is closed for ever out of use, if nothing is on it; return it if so."""
     node = session.scalar(service.LOCKED_NODE, {"reference": reference})
-    if node is None or node.invalidated_at is not None:
+    if node is None or node.invalidated_at is not None or node.is_remote:
         return None
-    if node.allocation_scope != AllocationScope.FOREVER or _busy(session, node):
+    if node.allocation_scope != AllocationScope.FOREVER or count_busy(session, node):
         return None
     node.invalidate(now)
     session.flush()
@@ -169,10 +174,13 @@ def count_partitions(session: Session, node_id: int) -> Mapping[str, int]:
     return dict.fromkeys(PartitionState, 0) | {str(state): count for state, count in rows}
 
 
-def _busy(session: Session, node: ComputeNode) -> int:
-    """Return how many of its partitions are busy, and keep others from taking one."""
+def count_busy(session: Session, node: ComputeNode) -> int:
+    """Return how many of a node's partitions are busy, and keep others from taking one."""
     found = session.scalars(LOCKED_PARTITIONS, {"node_id": node.id}).all()
-    return sum(partition.state != PartitionState.FREE for partition in found)
+    return sum(
+        partition.state != PartitionState.FREE and partition.reference != SHARED_REMOTE
+        for partition in found
+    )
 
 
 def checked_category(name: str) -> str:

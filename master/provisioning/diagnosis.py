@@ -86,6 +86,7 @@ def _words(instance: SoftwareInstance, filters: Filters) -> dict[str, str]:
         *([f"computer_guid {filters.node!r}"] if filters.node else []),
         *([f"network_guid {filters.network!r}"] if filters.network else []),
         *(f"{name} {value!r}" for name, value in filters.categories),
+        *(["no remote node, as another master ordered it"] if filters.here_only else []),
     ]
     capability = repr(filters.capability)
     return {

@@ -1,10 +1,12 @@
 """The filters of an order (SLA): where it may be placed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from slapos.master.nodes.model import CATEGORIES
+from slapos.master.provisioning.model import SoftwareInstance
+from slapos.master.provisioning.remote_title import came_from_elsewhere
 from slapos.master.provisioning.waiting import Refusal, Why
 
 UNIQUE_BY_NETWORK = "unique_by_network"
@@ -33,6 +35,20 @@ class Filters:
     capability: str | None = None
     unique_by_network: bool = False
     categories: tuple[tuple[str, str], ...] = ()
+    #: Whether it may not be on a remote node: it came from another master itself.
+    here_only: bool = False
+
+
+def filters_of(instance: SoftwareInstance) -> Filters | Refusal:
+    """Return what an instance asks of a place, or why nothing can be as it says.
+
+    What another master ordered here is not ordered on from here: so that no tree goes round between
+    masters that are each other's remote nodes.
+    """
+    found = read_filters(instance.filters, shared=instance.shared)
+    if isinstance(found, Filters) and came_from_elsewhere(instance.tree.title):
+        return replace(found, here_only=True)
+    return found
 
 
 def read_filters(filters: Mapping[str, Any], *, shared: bool) -> Filters | Refusal:

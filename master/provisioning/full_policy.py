@@ -12,7 +12,7 @@ from slapos.master.identity.model import Project
 from slapos.master.numbering import next_number
 from slapos.master.provisioning import hosting, lookup, placement, waiting
 from slapos.master.provisioning.diagnosis import why_no_partition
-from slapos.master.provisioning.filters import Filters, read_filters
+from slapos.master.provisioning.filters import Filters, filters_of
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.master.provisioning.offers import Offer, offers_for, offers_in_turn
 from slapos.master.provisioning.waiting import Refusal, Why
@@ -51,7 +51,7 @@ class FullPolicy:
     def _place(
         self, session: Session, clock: Clock, instance: SoftwareInstance, key: str
     ) -> Refusal | None:
-        filters = read_filters(instance.filters, shared=instance.shared)
+        filters = filters_of(instance)
         if isinstance(filters, Refusal):
             return filters
         offers = offers_in_turn(session, instance, key)
@@ -96,8 +96,8 @@ class FullPolicy:
         return None
 
     def supply(self, session: Session, clock: Clock, instance: SoftwareInstance) -> None:
-        """Have the release installed by need."""
-        if instance.node_id is not None:
+        """Have the release installed by need; a remote node has no use for it."""
+        if instance.node_id is not None and not instance.is_elsewhere:
             catalog.need(session, clock, instance.node_id, instance.software_url)
 
     def _share(
@@ -109,7 +109,11 @@ class FullPolicy:
     ) -> Refusal | None:
         found = hosting.find_host(session, self.identifiers, instance, filters, offers)
         if isinstance(found, Refusal):
-            return found
+            far = hosting.find_remote_node(session, instance, filters, offers)
+            if far is None:
+                return found
+            instance.node, instance.weight = far[0], far[1].weight
+            return None
         host, offer = found
         instance.host, instance.node, instance.weight = host, host.node, offer.weight
         return None
@@ -145,7 +149,7 @@ class FullPolicy:
                 "manager of the project can add the node to one that does"
             )
         instance.weight = found[0].weight
-        if any(offer.installs_by_need for offer in found):
+        if any(offer.installs_by_need for offer in found) and not instance.is_elsewhere:
             catalog.need(session, clock, instance.node_id, instance.software_url)
 
     def may_stay(self, instance: SoftwareInstance, host: SoftwareInstance) -> bool:

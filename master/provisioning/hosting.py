@@ -70,7 +70,8 @@ def find_host(
 @cache
 def _hosts(shape: Shape, in_tree: bool, by_guid: bool, anyhow: bool = False) -> Select[int]:
     """Return the ids of hosts; with `anyhow` also those that may not take more now."""
-    conditions: list[ColumnElement[bool]] = [*placement.as_filtered(shape)]
+    # What is on a remote node hosts what its own master places there.
+    conditions = [*placement.as_filtered(shape), ~ComputeNode.is_remote]
     if not anyhow:
         conditions += [placement.is_open(), placement.has_capacity()]
     if shape.unique_by_network:
@@ -99,6 +100,30 @@ def _hosts(shape: Shape, in_tree: bool, by_guid: bool, anyhow: bool = False) -> 
         .order_by(SoftwareInstance.id)
         .limit(CHOICE)
     )
+
+
+def find_remote_node(
+    session: Session, shared: SoftwareInstance, filters: Filters, offers: Sequence[Offer]
+) -> tuple[ComputeNode, Offer] | None:
+    """Return a remote node where a shared instance may be, whoever hosts it there."""
+    if filters.host or filters.here_only:
+        return None
+    for offer in offers:
+        shape = placement.shape_of(filters, offer)
+        values = placement.values_of(shared, filters, offer)
+        node_id = session.scalar(_remote_nodes(shape), values)
+        if node_id is not None:
+            return session.get_one(ComputeNode, node_id), offer
+    return None
+
+
+@cache
+def _remote_nodes(shape: Shape) -> Select[int]:
+    conditions: list[ColumnElement[bool]] = [placement.is_open(), placement.has_capacity()]
+    conditions.append(ComputeNode.is_remote.is_(True))
+    if shape.unique_by_network:
+        conditions.append(placement.in_new_network())
+    return placement.on_nodes(shape, *conditions).order_by(SupplyNode.node_id).limit(1)
 
 
 def _why_none(shared: SoftwareInstance, filters: Filters, is_closed: bool) -> Refusal:

@@ -60,8 +60,10 @@ def remove(session: Session, reference: str) -> None:
 
 
 def _check(session: Session, host: SoftwareInstance, title: str) -> None:
-    if host.shared or host.is_to_go:
+    if host.shared or host.is_to_go or host.is_elsewhere:
         why = "is shared itself" if host.shared else "is to be destroyed"
+        if host.is_elsewhere:
+            why = "is on a remote node; have it be one on the master there"
         raise Conflict(f"{host.reference} cannot host shared instances: it {why}")
     taken = session.scalar(
         select(InstanceNode.reference).where(

@@ -25,7 +25,11 @@ def set_state(
         return  # those below are started when their requester asks for them again
     for each in lookup.requested_by(session, instance):
         lower_state(session, clock, each, state)
-    if state is InstanceState.DESTROYED and instance.partition_id is None:
+    # Nobody has to confirm that it is gone: it has no node, or what it is elsewhere is looked
+    # after when it is no more here.
+    if state is InstanceState.DESTROYED and (
+        instance.partition_id is None or instance.is_elsewhere
+    ):
         _end(session, clock, instance)
 
 
@@ -39,7 +43,7 @@ def lower_state(
 
 
 def _end(session: Session, clock: Clock, instance: SoftwareInstance) -> None:
-    """Remove an instance that is on no node by itself, once those below it are gone."""
+    """Remove an instance that no node has to remove, once those below it are gone."""
     instance.stop_waiting()
     if lookup.requested_by(session, instance):
         instance.report(clock.now(), InstanceState.DESTROYED)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column, object_session, relationship
 from slapos.master.database import Base
 from slapos.master.identity.model import LOCAL_TENANT, Person, Project, Tenant
 from slapos.master.identity.subject import Kind, Subject
-from slapos.master.nodes.model import ComputeNode, ComputePartition
+from slapos.master.nodes.model import SHARED_REMOTE, ComputeNode, ComputePartition
 from slapos.master.provisioning.reported import Reported
 from slapos.master.text import URL_LENGTH
 from slapos.protocol.states import InstanceState
@@ -199,8 +199,26 @@ class SoftwareInstance(Base):
 
     @property
     def is_placed(self) -> bool:
-        """Whether it has a partition, or a host."""
-        return self.partition_id is not None or self.host_id is not None
+        """Whether it has a partition, a host, or the place for shared ones of a remote node."""
+        return self.partition_id is not None or self.host_id is not None or self._is_far
+
+    @property
+    def place_name(self) -> str | None:
+        """What its place is called on its node, for a shared one that of its host."""
+        partition = (self.host or self).partition
+        if partition is not None:
+            return partition.reference
+        return SHARED_REMOTE if self._is_far else None
+
+    @property
+    def _is_far(self) -> bool:
+        """Whether it is a shared one whose host is behind another master."""
+        return self.shared and self.host_id is None and self.node_id is not None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another master has it: it is on a remote node."""
+        return self.node is not None and self.node.is_remote
 
     @property
     def is_to_go(self) -> bool:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    or_,
     select,
     true,
     update,
@@ -69,6 +70,7 @@ class Shape:
     unique_by_network: bool
     installed: bool
     categories: int
+    here_only: bool = False
 
 
 def shape_of(filters: Filters, offer: Offer) -> Shape:
@@ -80,6 +82,7 @@ def shape_of(filters: Filters, offer: Offer) -> Shape:
         filters.unique_by_network,
         not offer.installs_by_need,
         len(filters.categories),
+        filters.here_only,
     )
 
 
@@ -123,6 +126,8 @@ def as_filtered(shape: Shape) -> Sequence[ColumnElement[bool]]:
                 NodeCategory.value == bindparam(f"value_{number}"),
             )
         )
+    if shape.here_only:
+        found.append(~ComputeNode.is_remote)
     return found
 
 
@@ -150,12 +155,13 @@ def in_new_network() -> ColumnElement[bool]:
 
 
 def is_installed() -> ColumnElement[bool]:
-    """Return the condition that the release is wanted on a node."""
-    return exists().where(
+    """Return the condition that the release is wanted on a node; a remote one needs none."""
+    wanted = exists().where(
         SoftwareInstallation.node_id == ComputeNode.id,
         SoftwareInstallation.url == bindparam("url"),
         SoftwareInstallation.requested_state == InstallationState.AVAILABLE,
     )
+    return or_(ComputeNode.is_remote, wanted)
 
 
 def has_capacity() -> ColumnElement[bool]:

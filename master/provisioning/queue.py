@@ -21,7 +21,7 @@ from slapos.master.catalog.model import (
 )
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.provisioning import lifecycle, waiting
-from slapos.master.provisioning.filters import Filters, read_filters
+from slapos.master.provisioning.filters import Filters, filters_of
 from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.master.provisioning.offers import Offer, offers_for
@@ -157,7 +157,7 @@ class Look:
             first = found.id + 1
 
     def _try(self, instance: SoftwareInstance) -> Refusal | None:
-        filters = read_filters(instance.filters, shared=instance.shared)
+        filters = filters_of(instance)
         if isinstance(filters, Refusal):
             return filters
         offers = offers_for(self.session, instance)

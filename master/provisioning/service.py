@@ -311,6 +311,8 @@ def _keep_hosted(
 ) -> None:
     """Find a host for a shared instance that has none, or one that is not as asked any more."""
     host = instance.host
+    if host is None and instance.is_placed:
+        return  # another master looks for its host
     if host is not None and policy.may_stay(instance, host):
         return
     if instance.waiting_key and not changed:

@@ -55,7 +55,7 @@ def instance_status(session: Session, instance: SoftwareInstance) -> InstanceSta
         shared=instance.shared,
         parent=instance.requester.reference if instance.requester is not None else None,
         node=place.node.reference if place.node is not None else None,
-        partition=place.partition.reference if place.partition is not None else None,
+        partition=instance.place_name,
         reason=reason,
         message=message,
         since=None if since is None else since.isoformat(),
@@ -66,10 +66,10 @@ def instance_status(session: Session, instance: SoftwareInstance) -> InstanceSta
 
 def _phase(session: Session, instance: SoftwareInstance) -> _Found:
     place = instance.host or instance
-    if place.partition is None and instance.waiting_code:
+    if instance.place_name is None and instance.waiting_code:
         code, reason = instance.waiting_code, instance.waiting_reason
         return Phase.ALLOCATING, code, reason, instance.changed_at
-    if place.partition is None:
+    if instance.place_name is None:
         return (
             Phase.ALLOCATING,
             "no_host",
@@ -83,10 +83,17 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
             f"waiting for {_where(place)} to remove it",
             instance.changed_at,
         )
+    return _placed(session, instance, place)
+
+
+def _placed(session: Session, instance: SoftwareInstance, place: SoftwareInstance) -> _Found:
+    """Return how one does that has a place, itself or that of its host, and is to keep it."""
     failing = instance if instance.error else place
     error = failing.error
     if place.is_settled and error:
         return *_meaning(error), error, failing.reported_since or failing.reported_at
+    if place.is_elsewhere:
+        return _elsewhere(place)
     unbuilt = _unbuilt(session, place)
     # It goes on with a release that is not wanted any more, but not with one that is built anew.
     is_usable = unbuilt is None or unbuilt[1] == "not_supplied"
@@ -99,6 +106,18 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
         return Phase.INSTANTIATING, "retrying", said, place.changed_at
     waiting = f"waiting for {_where(place)} to begin with it"
     return Phase.INSTANTIATING, "not_processed", waiting, place.changed_at
+
+
+def _elsewhere(instance: SoftwareInstance) -> _Found:
+    """Return how one does whose remote node has said nothing of what is wanted now, or all well."""
+    assert instance.node is not None
+    if instance.is_settled and instance.reported_state == instance.requested_state:
+        return Phase.HEALTHY, "", "", instance.reported_since or instance.reported_at
+    remote = instance.node.remote
+    if remote is not None and remote.error:
+        return Phase.FAILED, "master_unreachable", remote.error, remote.failing_since
+    waiting = f"waiting for {instance.node.reference} to have it as wanted"
+    return Phase.INSTANTIATING, "not_processed", waiting, instance.changed_at
 
 
 def _meaning(error: str) -> tuple[Phase, str]:
@@ -130,6 +149,9 @@ def _unbuilt(session: Session, instance: SoftwareInstance) -> _Found | None:
 
 def access_status(instance: SoftwareInstance) -> str:
     """Return the text that a node compares its promises with: "#error …" or "#access …"."""
+    remote = instance.node.remote if instance.node and instance.is_elsewhere else None
+    if remote is not None and remote.error and not instance.is_settled:
+        return f"#error {remote.error[-ACCESS_LENGTH:]}"
     if instance.error:
         return f"#error {instance.error[-ACCESS_LENGTH:]}"
     if instance.reported_state is None:

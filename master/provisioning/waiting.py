@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.nodes.service import ALLOCATE_INSTANCES
 from slapos.master.provisioning.model import SoftwareInstance
+from slapos.master.provisioning.remote_title import came_from_elsewhere
 from slapos.master.tasks.task import sense
 
 
@@ -79,6 +80,8 @@ def key_of(instance: SoftwareInstance) -> str:
     told = [instance.shared, instance.software_url, instance.software_type, filters]
     if instance.shared or "mode" in filters:  # it depends on what else is in its tree
         told.append(instance.tree.reference)
+    if came_from_elsewhere(instance.tree.title):  # it may not be on each node
+        told.append("came from elsewhere")
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return f"{begin_of_keys(instance.tree.project_id)}{digest[:40]}"
 

@@ -32,7 +32,7 @@ def requested_instance(instance: SoftwareInstance) -> Marshalled:
             "instance_title": instance.title,
             "root_instance_title": instance.tree.title,
             "slap_computer_id": node.reference if node is not None else "",
-            "slap_computer_partition_id": partition.reference if partition is not None else "",
+            "slap_computer_partition_id": instance.place_name or "",
             "slap_server_url": request.url_root,
             "slap_software_release_url": instance.software_url,
             "slap_software_type": instance.software_type,

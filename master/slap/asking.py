@@ -202,7 +202,11 @@ class FullAsking:
         project_id = _project_for(session, caller_of(session), Kind.NODE, project)
         node = session.scalar(
             select(ComputeNode)
-            .where(ComputeNode.project_id == project_id, ComputeNode.title == title)
+            .where(
+                ComputeNode.project_id == project_id,
+                ComputeNode.title == title,
+                ~ComputeNode.is_remote,
+            )
             .order_by(ComputeNode.id)
             .limit(1)
         )

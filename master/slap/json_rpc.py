@@ -157,7 +157,7 @@ def _post_software_instance(asked: dict[str, Any]) -> ResponseReturnValue:
 
     def answer(given: SoftwareInstance | Bypass | Forwarded) -> Response:
         if isinstance(given, SoftwareInstance):
-            if (given.host or given).partition is None:
+            if given.place_name is None:
                 return _with_reason(jsonify(NOT_READY), waiting_reason(given))
             return jsonify(_requested(given))
         return jsonify(_elsewhere(order, root, given))
@@ -518,7 +518,7 @@ def _refuse_shared(instance: SoftwareInstance) -> None:
 
 def _document(instance: SoftwareInstance) -> dict[str, Any]:
     """Return the whole description of an instance."""
-    place = instance.host if instance.shared else instance
+    place = instance.host or (instance if instance.is_placed else None)
     node = place.node.reference if place and place.node else ""
     partition = place.partition if place else None
     return {
@@ -535,7 +535,7 @@ def _document(instance: SoftwareInstance) -> dict[str, Any]:
         "ip_list": [] if instance.shared else _addresses(partition),
         "full_ip_list": [],
         "computer_guid": node,
-        "compute_partition_id": partition.reference if partition else "",
+        "compute_partition_id": instance.place_name or "",
         "processing_timestamp": _timestamp(place or instance),
         "access_status_message": access_status(instance) if instance.reported_at else "",
     }

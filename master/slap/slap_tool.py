@@ -249,7 +249,7 @@ def _answer_requested(
                 "_master_url": given.master_url,
                 "_software_release_document": order.software_url,
             }
-        case _ if (given.host or given).partition is None:
+        case _ if given.place_name is None:
             keep()
             return answer.text(waiting_reason(given), 408)
         case _:

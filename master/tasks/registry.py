@@ -9,6 +9,7 @@ from slapos.master.mail import tasks as mail
 from slapos.master.monitoring import tasks as monitoring
 from slapos.master.nodes import tasks as nodes
 from slapos.master.provisioning import tasks as provisioning
+from slapos.master.remote import tasks as remote
 from slapos.master.rest import tasks as rest
 from slapos.master.settings import Profile
 from slapos.master.tasks import tasks
@@ -26,6 +27,7 @@ ROOMS: tuple[tuple[Task, ...], ...] = (
     monitoring.TASKS,
     tasks.TASKS,
     webhooks.TASKS,
+    remote.TASKS,
 )
 TASKS: Mapping[str, Task] = {task.name: task for room in ROOMS for task in room}
 

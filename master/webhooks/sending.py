@@ -13,25 +13,18 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
+from slapos.master.outside import Address, Network, Resolve, is_allowed, resolved
 from slapos.protocol.errors import InvalidFields
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-#: Gives the addresses of a host name, as texts; raises OSError.
-Resolve = Callable[[str], Sequence[str]]
 
 #: Seconds for a step of it, and for all that comes once there is a connection.
 STEP = 10.0
 WHOLE = 20.0
 PREFIX = "whsec_"
 PORTS = {"http": 80, "https": 443}
-#: IPv4 addresses written as IPv6 ones, for translators in the network (RFC 6052).
-TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 
 
 class NotSent(Exception):
@@ -108,21 +101,12 @@ class Sender:
         return found[0]
 
     def _is_allowed(self, address: Address) -> bool:
-        meant = _meant(address)
-        if self.networks:
-            return any(meant in network for network in self.networks)
-        return meant.is_global and not meant.is_multicast
+        return is_allowed(address, self.networks)
 
 
 def system_sender(networks: tuple[Network, ...]) -> Sender:
     """Return what sends by this machine's names and certificates."""
     return Sender(networks, ssl.create_default_context(), resolved)
-
-
-def resolved(host: str) -> Sequence[str]:
-    """Return the addresses of a host name; raises OSError."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return [str(address[0]).partition("%")[0] for _, _, _, _, address in found]
 
 
 def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
@@ -135,15 +119,6 @@ def signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
 def new_secret(token: str) -> str:
     """Return a secret, made of a token of chance."""
     return PREFIX + base64.b64encode(token.encode()).decode()
-
-
-def _meant(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 one stands for, if it does."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in TRANSLATED:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _split(url: str) -> SplitResult:

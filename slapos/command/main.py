@@ -80,6 +80,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "master project": ("slapos.command.master_project", "list projects, make new ones"),
     "master node": ("slapos.command.master_node", "list nodes, say what may be placed on them"),
+    "master remote-node": (
+        "slapos.command.master_remote_node",
+        "have other masters take instances of a project",
+    ),
     "master product": ("slapos.command.master_product", "what may be ordered: releases, types"),
     "master supply": ("slapos.command.master_supply", "which releases go on which nodes"),
     "master doctor": ("slapos.command.master_doctor", "say what keeps a master from its work"),

@@ -94,7 +94,7 @@ def _list(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
         scope=_scope(arguments.scope),
         project=arguments.project,
         network=arguments.network,
-        categories=_categories(arguments.category),
+        categories=category_words(arguments.category),
     )
 
     def read(session: "Session") -> Report:
@@ -125,8 +125,7 @@ def _set(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
 
     def work(session: "Session") -> Report:
         node = service.find_node(session, arguments.node)
-        present = {category.name: category.value for category in node.categories}
-        wanted = _wanted(arguments, present)
+        wanted = node_change(arguments, node)
         if not wanted:
             raise InvalidRequest("say what to set: --scope, --capacity, --category, …")
         return _whole(operate.change(session, arguments.node, wanted))
@@ -170,7 +169,8 @@ def _token(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
     return master.write(work)
 
 
-def _wanted(arguments: argparse.Namespace, present: Mapping[str, str]) -> "NodeChange":
+def node_change(arguments: argparse.Namespace, node: "ComputeNode") -> "NodeChange":
+    """Return what options say is to be changed of a node."""
     wanted: NodeChange = {}
     if arguments.title is not None:
         wanted["title"] = arguments.title
@@ -182,7 +182,8 @@ def _wanted(arguments: argparse.Namespace, present: Mapping[str, str]) -> "NodeC
     if arguments.network is not None:
         wanted["network"] = None if arguments.network == NONE else arguments.network
     if arguments.category:
-        merged = {**present, **_categories(arguments.category)}
+        present = {category.name: category.value for category in node.categories}
+        merged = {**present, **category_words(arguments.category)}
         wanted["categories"] = {name: value for name, value in merged.items() if value}
     return wanted
 
@@ -205,12 +206,13 @@ def _capacity(text: str) -> int | None:
     return int(text)
 
 
-def _categories(words: list[str]) -> dict[str, str]:
+def category_words(words: list[str], option: str = "--category") -> dict[str, str]:
+    """Return what words such as region=eu say; raises InvalidRequest."""
     found = {}
     for word in words:
         name, sign, value = word.partition("=")
         if not sign:
-            raise InvalidRequest(f"--category is {word}; it is such as region=eu")
+            raise InvalidRequest(f"{option} is {word}; it is such as region=eu")
         found[name] = value
     return found
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import BadStatusLine
 from pathlib import Path
@@ -64,7 +64,8 @@ class HttpSettings:
     """How to reach a master. `timeout` is in seconds, for the connection and between two bytes.
 
     `token` is shown only to this master. `is_verified` is false where it is yet to be found out
-    whether it is the right one: nothing secret may be sent then.
+    whether it is the right one: nothing secret may be sent then. `largest` is how many bytes an
+    answer may have. `resolve`, if given, says at which address a host is; it raises OSError.
     """
 
     base_url: str
@@ -76,6 +77,8 @@ class HttpSettings:
     authority_file: Path | None = None
     is_verified: bool = True
     token: str = field(default="", repr=False)
+    largest: int = LARGEST_ANSWER
+    resolve: Callable[[str], str] | None = None
 
     @property
     def tls_files(self) -> TlsFiles:
@@ -109,7 +112,8 @@ class HttpClient:
             respect_retry_after_header=True,
         )
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, MasterAdapter(self._tls_files, retry))
+            adapter = MasterAdapter(self._tls_files, retry, settings.resolve)
+            self._session.mount(scheme, adapter)
 
     @property
     def base_url(self) -> str:
@@ -176,11 +180,11 @@ class HttpClient:
         body = bytearray()
         while data := response.raw.read1(65536, decode_content=True):
             body += data
-            if len(body) > LARGEST_ANSWER:
+            if len(body) > self._settings.largest:
                 response.raw.close()
                 raise MasterFailed(
                     f"{self._base}: the answer makes no sense, it has more than "
-                    f"{LARGEST_ANSWER >> 20} MiB"
+                    f"{self._settings.largest >> 20} MiB"
                 )
             if time.monotonic() > deadline:
                 response.raw.close()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -101,10 +102,16 @@ class TlsFiles:
 
 
 class MasterAdapter(HTTPAdapter):
-    """Makes the connections of requests: with contexts of ours, made anew when a file changes."""
+    """Makes the connections of requests: with contexts of ours, made anew when a file changes.
 
-    def __init__(self, files: TlsFiles, retry: Retry) -> None:
+    `resolve` says at which address a host is; without it, the system does.
+    """
+
+    def __init__(
+        self, files: TlsFiles, retry: Retry, resolve: Callable[[str], str] | None = None
+    ) -> None:
         self._files = files
+        self._resolve = resolve
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._stamps = files.stamps()
         super().__init__(max_retries=retry)
@@ -113,14 +120,29 @@ class MasterAdapter(HTTPAdapter):
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> tuple[Any, Any]:
         """Return what tells connections that may stand for each other."""
-        host, pool = super().build_connection_pool_key_attributes(request, verify, None)
+        host, found = super().build_connection_pool_key_attributes(request, verify, None)
+        pool: dict[str, Any] = {**found}
         if host["scheme"] == "https":
             context = self._context(verify if isinstance(verify, str) else None)
             pool = {
                 "ssl_context": context,
                 "cert_reqs": "CERT_REQUIRED" if self._files.is_verified else "CERT_NONE",
             }
+        if self._resolve is not None:
+            # What was looked at is what is connected to, whatever the name means a moment later.
+            name = host["host"].strip("[]")
+            try:
+                host["host"] = self._resolve(name)
+            except OSError as error:
+                raise requests.exceptions.ConnectionError(str(error)) from error
+            if host["scheme"] == "https":
+                pool["server_hostname"] = name
         return host, pool
+
+    def add_headers(self, request: requests.PreparedRequest, **named: Any) -> None:
+        """Say which host is meant, where the connection goes by its address."""
+        if self._resolve is not None:
+            request.headers["Host"] = urlsplit(str(request.url)).netloc.rpartition("@")[2]
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Leave it to the context."""

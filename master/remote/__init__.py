@@ -1,0 +1,1 @@
+"""Remote nodes: other masters that have what is placed on them."""
