@@ -427,7 +427,12 @@ def test_a_closed_remote_node_takes_nothing_more(world: World, remote: str) -> N
     answer = world.as_(MANAGER).patch(path, json={"allocation_scope": "close/noallocation"})
     assert answer.status_code == 200, answer.text
     for shared in (False, True):
-        body = {"project": "PROJ-1", "title": f"web {shared}", "software_url": URL, "shared": shared}
+        body = {
+            "project": "PROJ-1",
+            "title": f"web {shared}",
+            "software_url": URL,
+            "shared": shared,
+        }
         told = world.as_(CUSTOMER).post(TREES, json=body).get_json()["instances"][0]
         assert told["node"] is None
 
