@@ -17,8 +17,8 @@ from slapos.master.database import Database, open_database
 from slapos.master.settings import database_url
 
 NODES, INSTANCES = 610, 200_000
-#: Partitions of a node, of which some stay free.
-PARTITIONS, FREE = 340, 12
+#: Partitions of a node that stay free.
+FREE = 12
 PROJECTS, CUSTOMERS = 10, 1000
 #: Instances of a tree.
 TREE = 4
@@ -53,6 +53,7 @@ class Fleet:
     instances: int = INSTANCES
     projects: int = PROJECTS
     customers: int = CUSTOMERS
+    free: int = FREE
 
     @property
     def per_node(self) -> int:
@@ -62,7 +63,7 @@ class Fleet:
     @property
     def partitions(self) -> int:
         """How many partitions a node has."""
-        return self.per_node + FREE
+        return self.per_node + self.free
 
 
 def make(database: Database, fleet: Fleet) -> None:

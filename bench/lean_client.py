@@ -19,20 +19,20 @@ def get(path: str, **headers: str) -> bytes:
     return _message("GET", path, headers, b"")
 
 
-def post(path: str, form: Mapping[str, str]) -> bytes:
+def post(path: str, form: Mapping[str, str], **headers: str) -> bytes:
     """Return a POST request of a form as it goes over the wire."""
     body = urlencode(form).encode()
-    headers = {
+    headers |= {
         "Content-Type": "application/x-www-form-urlencoded",
         "Content-Length": str(len(body)),
     }
     return _message("POST", path, headers, body)
 
 
-def post_json(path: str, document: object) -> bytes:
+def post_json(path: str, document: object, **headers: str) -> bytes:
     """Return a POST request of a JSON document as it goes over the wire."""
     body = json.dumps(document).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     return _message("POST", path, headers, body)
 
 
@@ -67,8 +67,12 @@ class LeanClient:
 
         A connection that the server closes is opened anew, as each client of it has to.
         """
+        return sum(self.times(port, messages)) / len(messages)
+
+    def times(self, port: int, messages: Sequence[bytes]) -> Sequence[float]:
+        """Send requests one after the other, and return the seconds that each took."""
         self.begin(port, messages)
-        return self.end() / len(messages)
+        return self._times()
 
     def etag(self, port: int, message: bytes) -> str:
         """Return the ETag of the answer to a request."""
@@ -86,10 +90,13 @@ class LeanClient:
 
     def end(self) -> float:
         """Wait for the last answer, and return the seconds that all took."""
-        answer = self._pipe.recv()
+        return sum(self._times())
+
+    def _times(self) -> Sequence[float]:
+        answer: Sequence[float] | str = self._pipe.recv()
         if isinstance(answer, str):
             raise RuntimeError(answer)
-        return float(answer)
+        return answer
 
     def close(self) -> None:
         """End the process."""
@@ -109,10 +116,12 @@ def _work(pipe: "Connection", shown: Shown | None) -> None:
             pipe.send(_ask(connections, port, messages, context))
             continue
         try:
-            started = time.perf_counter()
+            times = []
             for message in messages:
+                started = time.perf_counter()
                 _ask(connections, port, message, context)
-            pipe.send(time.perf_counter() - started)
+                times.append(time.perf_counter() - started)
+            pipe.send(times)
         except (OSError, RuntimeError) as error:
             pipe.send(f"{message[:80]!r}: {error}")
 
@@ -136,7 +145,7 @@ def _ask(
     while (end := received.find(b"\r\n\r\n")) < 0:
         received += _more(connection)
     head = received[:end].lower() + b"\r\n"
-    if head[9:12] not in (b"200", b"304"):
+    if head[9:12] not in (b"200", b"201", b"304"):
         raise RuntimeError(received[:500].decode(errors="replace"))
     missing = end + 4 + _length(head) - len(received)
     while missing > 0:

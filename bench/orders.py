@@ -1,160 +1,208 @@
-"""Orders that are allocated durably on PostgreSQL, beside bare INSERTs of the same rows.
+"""Orders that are allocated durably, beside bare INSERTs of the same rows in the same run.
 
-    python -m bench orders                       a tenth of the fleet
+    python -m bench orders                       61 and 610 nodes, PostgreSQL and SQLite, and HTTP
     SLAPOS_BENCH_NODES=6100 SLAPOS_BENCH_INSTANCES=2000000 python -m bench orders
 
-The services are asked without the web layer, by processes with a few connections each; the bare
-limit is the rows of an order (tree, instance, busy partition, counted change), written by the
-driver in one transaction an order, by as many connections.
+The services are asked without the web layer, as a full master does: by a customer, with the audit
+log, webhooks and the change feed. The bare limit are the rows of such an order (tree, instance,
+two entries of the audit log, busy partition, counted change), written by the driver alone in one
+transaction an order, by as many connections.
 """
 
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
-import psycopg
-
+from bench import bare_orders, orders_over_http
 from bench.fleet import BEFORE, INSTANCES, NODES, RELEASE, Fleet, make
 from bench.measure import Figure, show
+from slapos.master.audit.recording import record_changes
 from slapos.master.database import open_database
-from slapos.master.identity.caller import SYSTEM, serve
+from slapos.master.identity.caller import Caller, CallerKind, Role, serve
 from slapos.master.identity.model import Tenant
 from slapos.master.nodes.exchange import count_exchanges
+from slapos.master.numbering import keep_numbers
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.service import InstanceOrder
 from slapos.master.settings import database_url
+from slapos.master.webhooks.outbox import put
 from slapos.system.clock import SystemClock
 from slapos.system.identifier import SystemIdentifiers
 from tests.database import Postgresql
 
-PROCESSES, CONNECTIONS, SECONDS = 2, 4, 8.0
+#: A round of ours, then one of the bare rows, and so on.
+ROUNDS, SECONDS = 3, 4.0
+#: Until the processes have begun to work.
+BEGINNING = 4.0
+#: Free partitions for all that is ordered, bare or not.
+PLACES = 120_000
 
-Work = Callable[[str, int, float], list[float]]
+Work = Callable[[str, str, int, float], Sequence[float]]
 
 
-def order(url: str, worker: int, until: float) -> list[float]:
+@dataclass(frozen=True)
+class Hands:
+    """How many work: on SQLite one, as one writes at a time."""
+
+    processes: int = 2
+    connections: int = 4
+
+
+@dataclass
+class Measured:
+    """How long each order took, ours and bare, and how many were made in a second."""
+
+    ours: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+
+
+def order(url: str, run: str, connections: int, until: float) -> Sequence[float]:
     """Order until a time; return how long each order took."""
-    database = open_database(database_url(url), threads=CONNECTIONS, caller=None)
+    database = open_database(database_url(url), threads=connections, caller=None)
     clock, identifiers = SystemClock(), SystemIdentifiers()
+    keep_numbers(database.writing)
     count_exchanges(database.writing, identifiers)
+    record_changes(database.writing, clock, put)
     policy = FullPolicy(identifiers)
 
     def one(lane: int) -> list[float]:
         taken, number = [], 0
         while time.time() < until:
             number += 1
-            customer = BEFORE + 1 + (number * 7 + worker) % 1000
+            owner = BEFORE + 1 + (number * 7 + lane) % 1000
+            project = BEFORE + 1 + (owner - BEFORE - 1) % 10
             asked = InstanceOrder(
-                title=f"order {worker}-{lane}-{number}",
+                title=f"{run} {lane} {number}",
                 software_url=RELEASE,
-                tenant=Tenant(BEFORE + 1 + (customer - BEFORE - 1) % 10, customer),
+                tenant=Tenant(project, owner),
+            )
+            customer = Caller(
+                kind=CallerKind.PERSON,
+                name=f"P-{owner}",
+                id=owner,
+                memberships=frozenset({(project, Role.CUSTOMER)}),
             )
             begun = time.perf_counter()
             with database.writing() as session:
-                serve(session, SYSTEM)
+                serve(session, customer)
                 made = provisioning.request_instance(session, clock, policy, asked)
                 session.commit()
-            assert made.partition_id is not None, made.waiting_reason
             taken.append(time.perf_counter() - begun)
+            assert made.partition_id is not None, made.waiting_reason
         return taken
 
-    return _in_lanes(one)
+    found = _in_lanes(one, connections)
+    database.close()
+    return found
 
 
-def insert(url: str, worker: int, until: float) -> list[float]:
-    """Write the rows of orders until a time."""
-    now = datetime.now(UTC)
+def insert(nodes: int, url: str, run: str, connections: int, until: float) -> Sequence[float]:
+    """Write the rows of orders until a time; return how long those of each order took."""
 
     def one(lane: int) -> list[float]:
         taken, number = [], 0
-        with psycopg.connect(url) as connection:
+        with bare_orders.opened(url) as write:
             while time.time() < until:
                 number += 1
+                node = BEFORE + 1 + (number * 7 + lane * 31) % nodes
                 begun = time.perf_counter()
-                _insert(connection, f"bare {worker}-{lane}-{number}", now)
-                connection.commit()
+                write(f"{run} {lane} {number}", node)
                 taken.append(time.perf_counter() - begun)
         return taken
 
-    return _in_lanes(one)
+    return _in_lanes(one, connections)
 
 
-def _insert(connection: psycopg.Connection[Any], title: str, now: datetime) -> None:
-    node = BEFORE + 1 + hash(title) % 600
-    (tree,) = connection.execute(
-        "INSERT INTO instance_trees (reference, title, shared, project_id, owner_id, created_at) "
-        "VALUES (%s, %s, false, 101, 101, %s) RETURNING id",
-        (title, title, now),
-    ).fetchone() or (0,)
-    connection.execute(
-        "INSERT INTO software_instances (reference, tree_id, is_root, node_id, title, shared, "
-        "software_url, software_type, requested_state, parameters, connection, filters, "
-        "created_at, changed_at, error, revision) VALUES (%s, %s, true, %s, %s, false, %s, "
-        "'default', 'started', '{}', '{}', '{}', %s, %s, '', 1)",
-        (title, tree, node, title, RELEASE, now, now),
-    )
-    connection.execute(
-        "UPDATE compute_partitions SET state = 'busy' WHERE id = "
-        "(SELECT id FROM compute_partitions WHERE node_id = %s AND state = 'free' "
-        "LIMIT 1 FOR UPDATE SKIP LOCKED)",
-        (node,),
-    )
-    connection.execute(
-        "UPDATE node_exchanges SET version = version + 1, change = %s WHERE node_id = %s",
-        (title[:32], node),
-    )
+def _in_lanes(one: Callable[[int], list[float]], lanes: int) -> Sequence[float]:
+    with ThreadPoolExecutor(lanes) as pool:
+        return [each for taken in pool.map(one, range(lanes)) for each in taken]
 
 
-def _in_lanes(one: Callable[[int], list[float]]) -> list[float]:
-    with ThreadPoolExecutor(CONNECTIONS) as lanes:
-        return [each for taken in lanes.map(one, range(CONNECTIONS)) for each in taken]
+def _run(work: Work, url: str, name: str, hands: Hands) -> list[float]:
+    with multiprocessing.get_context("spawn").Pool(hands.processes) as pool:
+        until = time.time() + BEGINNING + SECONDS
+        found = pool.starmap(
+            work,
+            [
+                (url, f"{name} {number}", hands.connections, until)
+                for number in range(hands.processes)
+            ],
+        )
+    return [each for taken in found for each in taken]
 
 
-def _run(work: Work, url: str) -> list[float]:
-    until = time.time() + SECONDS
-    with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
-        until = time.time() + SECONDS + 3  # that long it takes to begin
-        found = pool.starmap(work, [(url, number, until) for number in range(PROCESSES)])
-    return sorted(each for taken in found for each in taken)
+def _measure(url: str, fleet: Fleet, hands: Hands) -> Measured:
+    database = open_database(database_url(url))
+    make(database, fleet)
+    database.close()
+    measured = Measured()
+    for number in range(ROUNDS):
+        measured.ours += _run(order, url, f"order {number}", hands)
+        measured.bare += _run(partial(insert, fleet.nodes), url, f"bare {number}", hands)
+    return measured
+
+
+def _figures(where: str, fleet: Fleet, hands: Hands, measured: Measured) -> list[Figure]:
+    lanes = hands.processes * hands.connections
+    ours, bare = sorted(measured.ours), sorted(measured.bare)
+    rate, limit = lanes / statistics.mean(ours), lanes / statistics.mean(bare)
+    what = f"{where}, {fleet.nodes} nodes, {fleet.instances} instances"
+    return [
+        Figure(
+            f"orders allocated a second, {what}",
+            rate,
+            "/s",
+            beside="bare INSERTs of the same rows",
+            beside_median=limit,
+            ratio=rate / limit,
+            runs=len(ours),
+        ),
+        _share("an order: p50", ours, bare, 0.5),
+        _share("an order: p99", ours, bare, 0.99),
+    ]
+
+
+def _share(name: str, ours: Sequence[float], bare: Sequence[float], share: float) -> Figure:
+    a, b = ours[int(len(ours) * share)], bare[int(len(bare) * share)]
+    return Figure(name, a, beside="bare", beside_median=b, ratio=a / b, runs=len(ours))
+
+
+def _fleets() -> list[Fleet]:
+    """Return what is measured: as asked, or a tenth of the fleet and a hundredth."""
+    if "SLAPOS_BENCH_NODES" in os.environ:
+        nodes = int(os.environ["SLAPOS_BENCH_NODES"])
+        instances = int(os.environ.get("SLAPOS_BENCH_INSTANCES", INSTANCES))
+        sizes = [(nodes, instances)]
+    else:
+        sizes = [(NODES // 10, INSTANCES // 10), (NODES, INSTANCES)]
+    return [Fleet(nodes, instances, free=PLACES // nodes) for nodes, instances in sizes]
 
 
 def main() -> None:
-    fleet = Fleet(
-        int(os.environ.get("SLAPOS_BENCH_NODES", NODES)),
-        int(os.environ.get("SLAPOS_BENCH_INSTANCES", INSTANCES)),
-    )
+    figures: list[Figure] = []
     server = Postgresql(durable=True)
     try:
-        url = server.url(server.empty())
-        database = open_database(database_url(url))
-        make(database, fleet)
-        database.close()
-        ours, bare = _run(order, url), _run(insert, url)
+        for fleet in _fleets():
+            url, hands = server.url(server.empty()), Hands()
+            figures += _figures("PostgreSQL", fleet, hands, _measure(url, fleet, hands))
+        # On the largest one.
+        figures += orders_over_http.figures(url, server.folder)
     finally:
         server.stop()
-    lanes = PROCESSES * CONNECTIONS
-    rate, limit = lanes / statistics.mean(ours), lanes / statistics.mean(bare)
-    show(
-        [
-            Figure(
-                f"orders allocated a second, {fleet.nodes} nodes, {fleet.instances} instances",
-                rate,
-                "/s",
-                beside="bare INSERTs of the same rows",
-                beside_median=limit,
-                ratio=rate / limit,
-                runs=len(ours),
-            ),
-            Figure("an order: p50", statistics.median(ours), runs=len(ours)),
-            Figure("an order: p99", ours[int(len(ours) * 0.99)], runs=len(ours)),
-        ]
-    )
+    if "SLAPOS_BENCH_NODES" not in os.environ:
+        for fleet in _fleets():
+            with tempfile.TemporaryDirectory(prefix="slapos-bench-") as folder:
+                url, hands = str(Path(folder, "master.db")), Hands(1, 1)
+                figures += _figures("SQLite", fleet, hands, _measure(url, fleet, hands))
+    show(figures)
 
 
 if __name__ == "__main__":

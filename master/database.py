@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    ColumnElement,
     Connection,
     DateTime,
     Dialect,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     create_engine,
     event,
     inspect,
+    literal_column,
 )
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
@@ -82,6 +84,15 @@ class Base(DeclarativeBase):
     def has_changed(self, name: str) -> bool:
         """Return whether a field has another value than the database."""
         return inspect(self).attrs[name].history.has_changes()
+
+
+def constant(value: str | int) -> ColumnElement[Any]:
+    """Return a word or a number that is part of a statement, and no value of it.
+
+    PostgreSQL keeps the plan of a statement only if that is as good for all its values, and uses an
+    index over some rows only if the statement says that it asks for these.
+    """
+    return literal_column(f"'{value}'" if isinstance(value, str) else str(value))
 
 
 #: Is told of things that a session has made.

@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.util import identity_key
 
 from slapos.master.catalog.model import SoftwareInstallation, SupplyNode
-from slapos.master.database import Base
+from slapos.master.database import Base, constant
 from slapos.master.monitoring.model import NodeLoss
 from slapos.master.nodes.model import (
     AllocationScope,
@@ -53,6 +53,7 @@ from slapos.system.identifier import Identifiers
 #: How many nodes whose last capacity others just took are passed before it is given up for now.
 TRIES = 20
 
+FREE = constant(PartitionState.FREE)
 _PARTITIONS = Base.metadata.tables[ComputePartition.__tablename__]
 _SUPPLIED = Base.metadata.tables[SupplyNode.__tablename__]
 _Free = aliased(ComputePartition)
@@ -134,7 +135,7 @@ def as_filtered(shape: Shape) -> Sequence[ColumnElement[bool]]:
 def is_open() -> ColumnElement[bool]:
     """Return the condition that new instances may be placed on a node: not on a lost one."""
     return and_(
-        ComputeNode.allocation_scope == AllocationScope.OPEN,
+        ComputeNode.allocation_scope == constant(AllocationScope.OPEN),
         ~exists().where(NodeLoss.node_id == ComputeNode.id),
     )
 
@@ -159,7 +160,7 @@ def is_installed() -> ColumnElement[bool]:
     wanted = exists().where(
         SoftwareInstallation.node_id == ComputeNode.id,
         SoftwareInstallation.url == bindparam("url"),
-        SoftwareInstallation.requested_state == InstallationState.AVAILABLE,
+        SoftwareInstallation.requested_state == constant(InstallationState.AVAILABLE),
     )
     return or_(ComputeNode.is_remote, wanted)
 
@@ -167,7 +168,7 @@ def is_installed() -> ColumnElement[bool]:
 def has_capacity() -> ColumnElement[bool]:
     """Return the condition that a node can bear so much more."""
     load = (
-        select(func.coalesce(func.sum(SoftwareInstance.weight), 0))
+        select(func.coalesce(func.sum(SoftwareInstance.weight), constant(0)))
         .where(SoftwareInstance.node_id == ComputeNode.id)
         .correlate(ComputeNode)
         .scalar_subquery()
@@ -185,7 +186,7 @@ def is_free(shape: Shape) -> Sequence[ColumnElement[bool]]:
     if shape.capability:
         offered = offered.where(PartitionCapability.name == bindparam("capability"))
     return (
-        _Free.state == PartitionState.FREE,
+        _Free.state == FREE,
         _Free.missing_since.is_(None),
         offered if shape.capability else ~offered,
     )
@@ -236,14 +237,14 @@ def _take(shape: Shape, upwards: bool, wait: bool) -> Update:
         with_partitions(on_nodes(shape, place, *conditions), shape)
         .with_only_columns(_Free.id)
         .order_by(SupplyNode.node_id)
-        .limit(1)
+        .limit(constant(1))
         .with_for_update(of=_Free, skip_locked=not wait)
     )
     columns = _PARTITIONS.c
     return (
         update(_PARTITIONS)
-        .where(columns.id == sought.scalar_subquery(), columns.state == PartitionState.FREE)
-        .values(state=PartitionState.BUSY)
+        .where(columns.id == sought.scalar_subquery(), columns.state == FREE)
+        .values(state=constant(PartitionState.BUSY))
         .returning(columns.id, columns.node_id, _CAPACITY, _HAS_MORE)
     )
 
@@ -254,13 +255,13 @@ def _start() -> ColumnElement[int]:
     low = select(func.min(SupplyNode.node_id)).where(of_it).correlate(None).scalar_subquery()
     high = select(func.max(SupplyNode.node_id)).where(of_it).correlate(None).scalar_subquery()
     by_chance = cast(low + bindparam("fraction") * (high - low), Integer)
-    return func.coalesce(bindparam("start", type_=Integer), by_chance, 0)
+    return func.coalesce(bindparam("start", type_=Integer), by_chance, constant(0))
 
 
 LOCK_NODE = (
     select(ComputeNode.id).where(ComputeNode.id == bindparam("id")).with_for_update(key_share=True)
 )
-LOAD = select(func.coalesce(func.sum(SoftwareInstance.weight), 0)).where(
+LOAD = select(func.coalesce(func.sum(SoftwareInstance.weight), constant(0))).where(
     SoftwareInstance.node_id == bindparam("id")
 )
 GIVE_BACK = (
@@ -350,7 +351,7 @@ IS_VACANT = (
     select(_Free.id)
     .where(
         _Free.node_id == bindparam("id"),
-        _Free.state == PartitionState.FREE,
+        _Free.state == FREE,
         _Free.missing_since.is_(None),
         ~exists().where(PartitionCapability.partition_id == _Free.id),
     )

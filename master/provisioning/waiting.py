@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, exists, select
 from sqlalchemy.orm import Session
 
+from slapos.master.database import constant
 from slapos.master.nodes.service import ALLOCATE_INSTANCES
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.remote_title import came_from_elsewhere
@@ -48,8 +49,8 @@ LAST = 2**31 - 1
 
 _BEFORE = (
     SoftwareInstance.waiting_key == bindparam("key"),
-    SoftwareInstance.waiting_key != "",  # the index has only those that wait
-    SoftwareInstance.waiting_code.in_(sorted(IN_TURN)),
+    SoftwareInstance.waiting_key != constant(""),  # the index has only those that wait
+    SoftwareInstance.waiting_code.in_([constant(code) for code in sorted(IN_TURN)]),
     SoftwareInstance.id < bindparam("before"),
 )
 #: Whether somebody waits for the same and came before, by the values of `turn`.
