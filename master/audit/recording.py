@@ -9,9 +9,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import JSON, LargeBinary, Text, event, insert, inspect
+from sqlalchemy import (
+    JSON,
+    Insert,
+    LargeBinary,
+    Text,
+    bindparam,
+    event,
+    insert,
+    inspect,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import ColumnProperty, Session, sessionmaker
 
 from slapos.master.audit.model import NAME_LENGTH, Act, AuditEntry
@@ -60,7 +72,9 @@ _HIDDEN_FIELDS = frozenset({"webhooks.url"})
 _UNTOLD_TYPES = (JSON, LargeBinary, Text)
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _PENDING = "slapos_audit"
-_INSERT = insert(Base.metadata.tables[AuditEntry.__tablename__])
+_ENTRIES = Base.metadata.tables[AuditEntry.__tablename__]
+#: How many rows are written by one statement that is kept; for more, the driver sends many.
+_AT_ONCE = 2
 
 #: Is told of the rows that a flush has put into the log.
 Then = Callable[[Session, Sequence[Mapping[str, Any]]], None]
@@ -82,7 +96,7 @@ def record_changes(sessions: sessionmaker[Session], clock: Clock, *then: Then) -
     def write(session: Session, seen: Sequence[_Seen]) -> None:
         rows = list(_rows(session, clock.now(), seen)) if seen else ()
         if rows:
-            session.connection().execute(_INSERT, rows)
+            _insert(session, rows)
             for tell in then:
                 tell(session, rows)
 
@@ -103,7 +117,26 @@ def record(
     session: Session, clock: Clock, act: Act, subject: Subject, changes: Mapping[str, Any]
 ) -> None:
     """Write down what no flush shows; `changes` are fields, and none of them is a secret."""
-    session.execute(_INSERT, [_row(session, clock.now(), act, subject, changes)])
+    _insert(session, [_row(session, clock.now(), act, subject, changes)])
+
+
+def _insert(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    if len(rows) > _AT_ONCE:
+        session.connection().execute(insert(_ENTRIES), list(rows))
+        return
+    values = {f"{name}_{n}": value for n, row in enumerate(rows) for name, value in row.items()}
+    session.connection().execute(_insert_of(len(rows)), values)
+
+
+@cache
+def _insert_of(count: int) -> Insert:
+    """Return the statement that writes so many rows: one is as quick as the driver is with one."""
+    columns = [each for each in _ENTRIES.columns if not each.primary_key]
+    rows = [
+        select(*(bindparam(f"{each.name}_{n}", type_=each.type) for each in columns))
+        for n in range(count)
+    ]
+    return insert(_ENTRIES).from_select(columns, union_all(*rows), include_defaults=False)
 
 
 def _collect(session: Session, _context: Any) -> None:

@@ -199,7 +199,7 @@ def bang_node(session: Session, clock: Clock, node: str) -> None:
 
 def as_texts(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as they are after a way through instance XML: texts, and None for empty."""
-    return dict(from_instance_xml(to_instance_xml(dict(values))))
+    return dict(from_instance_xml(to_instance_xml(dict(values)))) if values else {}
 
 
 def _other_kind(present: SoftwareInstance) -> str:
