@@ -1,8 +1,9 @@
-"""A full master over TLS, with a Flask view beside it that does nothing, in the same server.
+"""A full master with a Flask view beside it that does nothing, in the same server.
 
     python -m bench.full_server DATABASE-URL SECRET-FILE PORT
 
-The view at /empty is a bare Flask application's: nothing of ours is around it but the web server.
+It speaks TLS, but plain HTTP when the secret file is `-`. The view at /empty is a bare Flask
+application's: nothing of ours is around it but the web server.
 """
 
 import logging
@@ -20,6 +21,7 @@ from slapos.master.settings import Profile, Settings, database_url
 from slapos.master.web.server import make_server
 
 EMPTY = "/empty"
+PLAIN = "-"
 
 
 def main(url: str, secret: str, port: int) -> None:
@@ -28,8 +30,8 @@ def main(url: str, secret: str, port: int) -> None:
         Settings(
             database_url=database_url(url),
             profile=Profile.FULL,
-            secret_file=Path(secret),
-            tls=True,
+            secret_file=None if secret == PLAIN else Path(secret),
+            tls=secret != PLAIN,
         )
     )
     bare, ours = Flask("bare"), app.wsgi_app

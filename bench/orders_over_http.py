@@ -1,4 +1,4 @@
-"""Orders over HTTP, beside an empty Flask view on the same web server in the same turns."""
+"""Orders over HTTP, beside an empty Flask view in the same web process and the same turns."""
 
 import statistics
 import sys
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
+from bench import full_server
 from bench.fleet import BEFORE, RELEASE
 from bench.lean_client import LeanClient, get, post, post_json
 from bench.measure import Figure
@@ -24,7 +25,7 @@ from slapos.protocol.marshal import dumps
 CLIENTS = 4
 TURNS, BATCH = 12, 25
 CUSTOMERS = 100
-EMPTY = get("/")
+EMPTY = get(full_server.EMPTY)
 MARSHALLED = {
     "shared_xml": False,
     "partition_parameter_xml": {},
@@ -38,19 +39,15 @@ def figures(url: str, folder: Path) -> list[Figure]:
     _make_tokens(url)
     numbers = count()
     with ExitStack() as stack:
-        ports = free_port(), free_port()
-        for module, arguments, port in (
-            ("bench.full_master", [url, str(ports[0])], ports[0]),
-            ("bench.empty_view", [str(ports[1])], ports[1]),
-        ):
-            command = [sys.executable, "-m", module, *arguments]
-            stack.enter_context(running(command, port, folder / f"{module}.log"))
+        port = free_port()
+        command = [sys.executable, "-m", "bench.full_server", url, full_server.PLAIN, str(port)]
+        stack.enter_context(running(command, port, folder / "full_server.log"))
         clients = [LeanClient() for _ in range(CLIENTS)]
         for client in clients:
             stack.callback(client.close)
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
 
-        def ask(port: int, message: Callable[[], bytes]) -> Sequence[float]:
+        def ask(message: Callable[[], bytes]) -> Sequence[float]:
             def one(client: LeanClient) -> Sequence[float]:
                 return client.times(port, [message() for _ in range(BATCH)])
 
@@ -61,8 +58,7 @@ def figures(url: str, folder: Path) -> list[Figure]:
             ("POST /v1/instance-trees", lambda: _rest(next(numbers))),
             ("SLAP requestComputerPartition", lambda: _slap(next(numbers))),
         ):
-            ask(ports[0], message), ask(ports[1], lambda: EMPTY)
-            turns = [(ask(ports[0], message), ask(ports[1], lambda: EMPTY)) for _ in range(TURNS)]
+            turns = [(ask(message), ask(lambda: EMPTY)) for _ in range(TURNS)]
             found += _figures(name, turns)
     return found
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from slapos.master.catalog import use
@@ -28,6 +28,10 @@ from slapos.system.clock import Clock
 
 #: Longer numbers are of no row.
 LONGEST_NUMBER = 10
+ON_NODE = select(SoftwareInstallation).where(
+    SoftwareInstallation.node_id == bindparam("node_id"),
+    SoftwareInstallation.url == bindparam("url"),
+)
 
 
 def supply(
@@ -148,11 +152,7 @@ def find_installation(session: Session, reference: str) -> SoftwareInstallation:
 
 def find(session: Session, node_id: int, url: str) -> SoftwareInstallation | None:
     """Return a release on a node."""
-    return session.scalar(
-        select(SoftwareInstallation).where(
-            SoftwareInstallation.node_id == node_id, SoftwareInstallation.url == url
-        )
-    )
+    return session.scalar(ON_NODE, {"node_id": node_id, "url": url})
 
 
 def find_wanted(session: Session, node: ComputeNode, url: str) -> SoftwareInstallation:

@@ -5,9 +5,11 @@ from typing import Any
 
 from sqlalchemy import Text, bindparam, cast, select
 from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from slapos.master.identity.model import LOCAL_TENANT, Tenant
 from slapos.master.nodes import service as nodes
+from slapos.master.nodes.model import ComputePartition
 from slapos.master.provisioning.model import InstanceTree, SoftwareInstance
 from slapos.protocol.errors import NotFound
 
@@ -28,6 +30,16 @@ CHILD_BY_TITLE = select(SoftwareInstance).where(
     SoftwareInstance.title == bindparam("title"),
     SoftwareInstance.shared == bindparam("shared"),
     ~SoftwareInstance.is_root,
+)
+OF_TREE = (
+    select(SoftwareInstance)
+    .where(SoftwareInstance.tree_id == bindparam("tree_id"))
+    .order_by(SoftwareInstance.is_root.desc(), SoftwareInstance.title, SoftwareInstance.id)
+)
+PLACE = (
+    select(ComputePartition)
+    .where(ComputePartition.id == bindparam("id"))
+    .options(joinedload(ComputePartition.node), joinedload(ComputePartition.addresses))
 )
 ON_PARTITION = select(SoftwareInstance).where(
     SoftwareInstance.partition_id == bindparam("partition_id")
@@ -87,6 +99,14 @@ def instance_on_partition(session: Session, node: str, partition: str) -> Softwa
     if instance is None:
         raise NotFound(f"the partition {partition!r} of the node {node!r} is free")
     return instance
+
+
+def load_place(session: Session, instance: SoftwareInstance) -> None:
+    """Have an instance know its partition, with addresses and node, if it has one; at once."""
+    if instance.partition_id is not None and "partition" not in vars(instance):
+        place = session.scalars(PLACE, {"id": instance.partition_id}).unique().one()
+        set_committed_value(instance, "partition", place)
+        set_committed_value(instance, "node", place.node)
 
 
 def find_shared(session: Session, host: SoftwareInstance, reference: str) -> SoftwareInstance:
@@ -163,11 +183,7 @@ def instances_by_tree(session: Session, tree_ids: Collection[int]) -> Sequence[S
 
 def instances_of(session: Session, tree: InstanceTree) -> Sequence[SoftwareInstance]:
     """Return a tree's instances: the root, then the others by title."""
-    return session.scalars(
-        select(SoftwareInstance)
-        .where(SoftwareInstance.tree_id == tree.id)
-        .order_by(SoftwareInstance.is_root.desc(), SoftwareInstance.title, SoftwareInstance.id)
-    ).all()
+    return session.scalars(OF_TREE, {"tree_id": tree.id}).all()
 
 
 def instances_on_node(session: Session, node_id: int) -> Sequence[SoftwareInstance]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from slapos.master.identity.caller import CallerKind, caller_of
 from slapos.master.identity.model import Person, Project, Tenant
@@ -151,7 +152,9 @@ def order(
             f"{present.tree.reference}; give another title, or change that one"
         )
     made = InstanceOrder(**{**vars(wanted), "tenant": tenant})
-    return service.make(session, clock, policy, made).tree
+    tree = service.make(session, clock, policy, made).tree
+    set_committed_value(tree, "project", found)  # its reference is told
+    return tree
 
 
 def change(

@@ -47,7 +47,9 @@ def answer_request(
         if without is not None:
             return answer(without)
     session, clock, policy = context().session, context().clock, context().policy
-    return answer(provisioning.request_instance(session, clock, policy, order))
+    instance = provisioning.request_instance(session, clock, policy, order)
+    lookup.load_place(session, instance)  # it is told
+    return answer(instance)
 
 
 def waiting_reason(instance: SoftwareInstance) -> str:
