@@ -27,12 +27,13 @@ from slapos.master.audit.recording import record_changes
 from slapos.master.database import open_database
 from slapos.master.identity.caller import Caller, CallerKind, Role, serve
 from slapos.master.identity.model import Tenant
+from slapos.master.mail.outbox import notices
 from slapos.master.nodes.exchange import count_exchanges
 from slapos.master.numbering import keep_numbers
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.full_policy import FullPolicy
 from slapos.master.provisioning.service import InstanceOrder
-from slapos.master.settings import database_url
+from slapos.master.settings import Settings, database_url
 from slapos.master.webhooks.outbox import put
 from slapos.system.clock import SystemClock
 from slapos.system.identifier import SystemIdentifiers
@@ -70,7 +71,7 @@ def order(url: str, run: str, connections: int, until: float) -> Sequence[float]
     clock, identifiers = SystemClock(), SystemIdentifiers()
     keep_numbers(database.writing)
     count_exchanges(database.writing, identifiers)
-    record_changes(database.writing, clock, put)
+    record_changes(database.writing, clock, put, notices(Settings(database_url=url), clock))
     policy = FullPolicy(identifiers)
 
     def one(lane: int) -> list[float]:
