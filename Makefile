@@ -1,7 +1,7 @@
 # Each target sets up what it needs (tools/environment.sh) and works again without the network.
 VENV := .venv
 BIN := $(VENV)/bin
-TARGETS := environment test lint lock bench demo demo-stop
+TARGETS := environment test lint lock sbom bench demo demo-stop
 .PHONY: $(TARGETS)
 
 ELSEWHERE := $(shell tools/elsewhere.sh)
@@ -31,6 +31,11 @@ demo:
 
 demo-stop:
 	@tools/demo.sh stop
+
+# What the locked packages are, for who has to know of each (CycloneDX, JSON). Needs the network.
+sbom: environment
+	$(BIN)/uv tool run -q --system-certs --from cyclonedx-bom==7.5.0 cyclonedx-py requirements \
+		--output-reproducible --output-file sbom.json requirements/development.txt
 
 lock: environment
 	$(BIN)/uv pip compile -q --system-certs setup.py --all-extras --universal --python-version 3.11 \

@@ -79,6 +79,7 @@ class Connection(HttpToolsProtocol):
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
         self._head = 0
         self._in_head = False
+        self._head_until = 0.0
         self._expect_more()
 
         self._certificate = peer_certificate(transport)
@@ -101,6 +102,7 @@ class Connection(HttpToolsProtocol):
         """Begin to count."""
         super().on_message_begin()
         self._head, self._in_head = 0, True
+        self._head_until = self.loop.time() + self.timeout_keep_alive
         if self._certificate is not None:
             self.scope["extensions"] = {CERTIFICATE: {"der": self._certificate}}
 
@@ -119,9 +121,9 @@ class Connection(HttpToolsProtocol):
 
     def _expect_more(self) -> None:
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        # Of a body each part counts, as lines are slow; a head has to be there in the end.
+        until = self._head_until if self._in_head else self.loop.time() + self.timeout_keep_alive
+        self.timeout_keep_alive_task = self.loop.call_at(until, self.timeout_keep_alive_handler)
 
 
 class Server(uvicorn.Server):
@@ -264,6 +266,7 @@ def configure(
         interface="asgi3",
         log_config=None,
         access_log=False,
+        server_header=False,
         proxy_headers=False,
         ssl_context_factory=None if context is None else lambda _config, _default: context,
         timeout_keep_alive=idle,
