@@ -41,6 +41,11 @@ class Layout:
         """Return the file with what the node remembers of a partition."""
         return self.state / "instance" / f"{reference}.json"
 
+    @property
+    def kept(self) -> Path:
+        """Return the folder with data that was put aside, to be kept for some days."""
+        return self.state / "kept"
+
     def partition_promises(self, reference: str) -> Path:
         """Return the file with what the master was told of a partition's promises."""
         return self.state / "promises" / f"{reference}.json"

@@ -23,7 +23,8 @@ from slapos.protocol.messages import NodeInformation, PartitionInformation
 from slapos.protocol.states import InstanceState
 
 #: States in which something is wrong, the worst first.
-TROUBLE = ("failed", "down", "unhealthy", "waiting")
+TROUBLE = ("failed", "down", "unhealthy", "unknown to the master", "waiting")
+LEFT = TROUBLE[3]
 #: What is known of the promises of each partition, and the time of the folder that says so.
 Seen = dict[str, tuple[int, tuple[int, int]]]
 
@@ -35,9 +36,10 @@ LARGEST_RESULT = 100_000
 class PartitionStatus:
     """One partition in use.
 
-    `title` is None when the master could not be asked, `running` and `processes` when supervisord
-    could not. `state` is `failed`, `waiting`, `down` (a
-    service ended) or `unhealthy` (a promise fails); else what is wanted: `started`, `stopped` or
+    `title` is that which it had last when the master could not be asked, or knows none; `running`
+    and `processes` are None when supervisord could not. `state` is `failed`, `waiting`, `down` (a
+    service ended), `unhealthy` (a promise fails) or `unknown to the master` (an instance is left in
+    it, `instance`); else what is wanted: `started`, `stopped` or
     `destroyed`; `unknown` without the master. `since` is in seconds since 1970: when a process last
     started or ended, 0 for never. `error` is why the last attempt failed, `next_attempt` when it is
     tried again, in the same unit, 0 for not. `cpu` is how many processors it kept busy, `memory` in
@@ -54,6 +56,7 @@ class PartitionStatus:
     promises_failed: int
     since: int
     error: str
+    instance: str = ""
     next_attempt: float = 0.0
     cpu: float | None = None
     memory: int | None = None
@@ -117,7 +120,7 @@ class _Reader:
         usage = self.usages.get(reference)
         return PartitionStatus(
             partition=reference,
-            title=wanted.title if wanted is not None else None,
+            title=(wanted.title if wanted is not None else None) or record.title or None,
             release=_release(self.layout, reference, wanted),
             state=_state(record, processes, wanted, failed),
             running=sum(p.is_running for p in processes) if processes is not None else None,
@@ -125,7 +128,8 @@ class _Reader:
             promises_kept=kept,
             promises_failed=failed,
             since=max((p.start if p.is_running else p.stop for p in processes or ()), default=0),
-            error=record.cause if record.failures else "",
+            error=_error(record),
+            instance=record.instance,
             next_attempt=record.next_attempt if record.failures else 0.0,
             cpu=usage.cpu / usage.seconds if usage is not None and usage.seconds else None,
             memory=usage.memory if usage is not None else None,
@@ -138,6 +142,8 @@ def _state(
     wanted: PartitionInformation | None,
     failed_promises: int,
 ) -> str:
+    if record.left_since:
+        return LEFT
     if record.failures:
         return "waiting" if record.is_waiting else "failed"
     if processes is None:
@@ -149,6 +155,12 @@ def _state(
     if failed_promises and any(process.is_running for process in processes):
         return "unhealthy"
     return str(wanted.state) if wanted is not None else "unknown"
+
+
+def _error(record: PartitionRecord) -> str:
+    if record.left_since:
+        return f"the master does not know {record.instance}, which is in it"
+    return record.cause if record.failures else ""
 
 
 def _is_to_run(wanted: PartitionInformation | None) -> bool:

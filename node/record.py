@@ -90,6 +90,8 @@ class PartitionRecord(Attempts):
     `is_waiting` is whether the last attempt did not fail but came too early.
     `checked` and `promises_due` are when promises that hold were checked and when the first of them
     has its turn again, both in seconds since 1970; `promises` tells them from others.
+    `instance` and `title` say whose content is in it. `left_since` is since when the master, which
+    calls it free, does not know that any more, in the same unit; 0 for when it does.
     """
 
     attempted: str = ""
@@ -103,6 +105,9 @@ class PartitionRecord(Attempts):
     checked: float = 0.0
     promises_due: float = 0.0
     promises: str = ""
+    instance: str = ""
+    title: str = ""
+    left_since: float = 0.0
 
     def needs_check(self, now: float, promises: str) -> bool:
         """Return whether checking `promises` could say anything but that they hold."""

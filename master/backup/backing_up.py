@@ -67,7 +67,7 @@ def _write(database: Database, writer: Writer, clock: Clock, secret: str | None)
             schema=schema,
             made_at=clock.now().isoformat(),
             **{"from": connection.dialect.name},
-            numbers=dict(_numbers(connection)),
+            numbers=dict(last_numbers(connection)),
             secret=secret,
         )
         for name in sorted(names):
@@ -103,7 +103,7 @@ def _rows(connection: Connection, name: str, names: list[str], kinds: list[str])
             yield from batch
 
 
-def _numbers(connection: Connection) -> Iterator[tuple[str, int]]:
+def last_numbers(connection: Connection) -> Iterator[tuple[str, int]]:
     """Yield each table that numbers its rows, and the last number it has given out."""
     if connection.dialect.name == "sqlite":
         if inspect(connection).has_table("sqlite_sequence"):

@@ -2,7 +2,7 @@
 
 import base64
 import gzip
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, inspect, text
 
 from slapos.master import migrations, presence
+from slapos.master.backup.backing_up import last_numbers
 from slapos.master.backup.form import VERSION_TABLE, BackupUnusable, Reader
 from slapos.master.database import Database
 from slapos.master.nodes.exchange import MARK_LENGTH
@@ -19,9 +20,11 @@ from slapos.system.identifier import Identifiers
 
 #: Rows that are stored at a time.
 BATCH = 1000
-#: Numbers that are left out, so that what was given out after the backup is not given out again.
-GAP = 1000
-REFERENCE_NUMBERS = "reference_numbers"
+#: Numbers that are left out, so that what was given out after the backup is not given out again:
+#: more than are given out from one backup to the next, and few beside the 2 ** 31 that there are.
+GAP = 1_000_000
+#: What counts what others know by its number: references, and the messages of webhooks.
+KNOWN_OUTSIDE = ("reference_numbers", "webhook_deliveries")
 #: Whoever signed out after the backup is not to be in again, and what was used once not to be used
 #: twice: all sign in anew.
 FORGOTTEN = ("sign_ins", "one_time_links", "mails")
@@ -64,6 +67,7 @@ def restore(
     with gzip.open(path) as stream:
         reader = Reader(stream)  # type: ignore[arg-type]
         with migrations.under_lock(database) as connection, presence.alone(connection):
+            replaced = dict(last_numbers(connection)) if replaces else {}
             _make_room(connection, replaces=replaces)
             schema = reader.about["schema"]
             if schema not in migrations.REVISIONS:
@@ -73,6 +77,7 @@ def restore(
                 )
             migrations.run(connection, schema)
             _load(connection, reader)
+            _number_on(connection, reader.about["numbers"], replaced)
             if schema != migrations.HEAD:
                 migrations.run(connection, migrations.HEAD)
             _begin_anew(connection, identifiers)
@@ -109,10 +114,18 @@ def _load(connection: Connection, reader: Reader) -> None:
         _load_table(connection, head, rows)
     for table, name, definition in foreign_keys:
         connection.exec_driver_sql(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
-    for name, last in reader.about["numbers"].items():
-        if name in known:
-            gap = GAP if name == REFERENCE_NUMBERS else 0
-            _set_number(connection, name, int(last) + gap)
+
+
+def _number_on(
+    connection: Connection, numbers: Mapping[str, int], replaced: Mapping[str, int]
+) -> None:
+    """Have tables number on: behind what the backup had, and what the replaced database had."""
+    known = set(inspect(connection).get_table_names())
+    for name in known & {*numbers, *KNOWN_OUTSIDE}:
+        last = int(numbers.get(name, 0))
+        if name in KNOWN_OUTSIDE:
+            last = max(last, int(replaced.get(name, 0))) + GAP
+        set_number(connection, name, last)
 
 
 def _load_table(connection: Connection, head: dict[str, Any], rows: Iterator[list[Any]]) -> None:
@@ -147,7 +160,7 @@ def _with_zone(time: str) -> str:
     return f"{time}+00"
 
 
-def _set_number(connection: Connection, table: str, last: int) -> None:
+def set_number(connection: Connection, table: str, last: int) -> None:
     """Have a table go on numbering its rows behind a number."""
     if connection.dialect.name == "postgresql":
         connection.execute(

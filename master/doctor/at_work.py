@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from slapos.master.identity import links
 from slapos.master.nodes.contact import patience_with
-from slapos.master.nodes.model import ComputeNode, NodeExchange
+from slapos.master.nodes.model import ComputeNode, ComputePartition, NodeExchange
 from slapos.master.settings import Settings
 from slapos.master.tasks import service as tasks
 from slapos.system.clock import Clock
@@ -61,6 +61,29 @@ def check_nodes(session: Session, settings: Settings, clock: Clock) -> Iterator[
     yield warning(
         f"{count} of {total} nodes have gone silent: {', '.join(named)}{more}",
         "on the node: slapos node doctor; `slapos master node list` shows when each was heard last",
+    )
+
+
+def check_left(session: Session, _settings: Settings, _clock: Clock) -> Iterator[Finding]:
+    """See whether nodes have found instances that are not known here, as after a restore."""
+    is_left = ComputePartition.left_since.is_not(None)
+    count = session.scalar(select(func.count()).select_from(ComputePartition).where(is_left)) or 0
+    if not count:
+        yield ok("no node has an instance that is not known here")
+        return
+    found = session.execute(
+        select(ComputePartition.left_instance, ComputeNode.reference, ComputePartition.reference)
+        .join(ComputeNode)
+        .where(is_left)
+        .order_by(ComputePartition.left_since)
+        .limit(NAMED)
+    ).all()
+    named = ", ".join(f"{instance} in {node} {place}" for instance, node, place in found)
+    more = f" and {count - len(found)} more" if count > len(found) else ""
+    yield warning(
+        f"{count} instances run that are not known here: {named}{more}",
+        "have their customers order anew, and save on the nodes what is needed of them: each is "
+        "ended and removed when its partition is given to another instance",
     )
 
 

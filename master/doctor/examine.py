@@ -11,7 +11,7 @@ from slapos.master.certificates import authorities
 from slapos.master.certificates import service as certificates
 from slapos.master.certificates.authorities import PURPOSE, Issuing
 from slapos.master.database import Database, open_database
-from slapos.master.doctor.at_work import check_nodes, check_people, check_tasks
+from slapos.master.doctor.at_work import check_left, check_nodes, check_people, check_tasks
 from slapos.master.doctor.machine import check_answers, check_certificate, check_space, check_url
 from slapos.master.identity.caller import SYSTEM
 from slapos.master.identity.secret_box import SecretBox
@@ -41,6 +41,7 @@ class Examined:
 _WITH_DATABASE: tuple[tuple[str, Callable[[Session, Settings, Clock], Iterator[Finding]]], ...] = (
     ("tasks", check_tasks),
     ("nodes", check_nodes),
+    ("left", check_left),
     ("people", check_people),
 )
 

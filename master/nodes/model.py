@@ -28,6 +28,9 @@ REFERENCE_LENGTH = 200
 SHARED_REMOTE = "SHARED_REMOTE"
 REPORT_ID_LENGTH = 32
 CHANGE_LENGTH = 32
+_LEFT = text("left_since IS NOT NULL")
+#: As long as the references of instances.
+LEFT_LENGTH = 440
 #: What an operator may say that a node is like, and an order may ask for (slap-master.md §5.2).
 CATEGORIES = frozenset(
     {
@@ -275,6 +278,7 @@ class ComputePartition(Base):
     __table_args__ = (
         UniqueConstraint("node_id", "reference"),
         Index(None, "node_id", "state"),
+        Index(None, "left_since", sqlite_where=_LEFT, postgresql_where=_LEFT),
         {"sqlite_autoincrement": True},
     )
 
@@ -284,6 +288,10 @@ class ComputePartition(Base):
     state: Mapped[str] = mapped_column(String(20), default=PartitionState.FREE)
     #: Since when the node no longer names it: it was busy, so it is kept until it is free.
     missing_since: Mapped[datetime | None]
+    #: What the node has found in it although nothing is there by us: its reference, "" for nothing.
+    left_instance: Mapped[str] = mapped_column(String(LEFT_LENGTH), default="", server_default="")
+    left_title: Mapped[str] = mapped_column(String(REFERENCE_LENGTH), default="", server_default="")
+    left_since: Mapped[datetime | None]
 
     node: Mapped[ComputeNode] = relationship(back_populates="partitions")
     addresses: Mapped[list["PartitionAddress"]] = relationship(

@@ -46,6 +46,13 @@ COUNT_PARTITIONS = (
     .where(ComputePartition.node_id == bindparam("node_id"))
     .group_by(ComputePartition.state)
 )
+LEFT_INSTANCES = (
+    select(ComputePartition.reference, ComputePartition.left_instance, ComputePartition.left_title)
+    .where(
+        ComputePartition.node_id == bindparam("node_id"), ComputePartition.left_since.is_not(None)
+    )
+    .order_by(ComputePartition.id)
+)
 CLOSED = (
     select(ComputeNode.reference)
     .where(
@@ -172,6 +179,12 @@ def count_partitions(session: Session, node_id: int) -> Mapping[str, int]:
     """Return how many partitions of a node are in which state."""
     rows = session.execute(COUNT_PARTITIONS, {"node_id": node_id})
     return dict.fromkeys(PartitionState, 0) | {str(state): count for state, count in rows}
+
+
+def left_instances(session: Session, node_id: int) -> Mapping[str, str]:
+    """Return by partition the instances that a node has found, and that this master misses."""
+    rows = session.execute(LEFT_INSTANCES, {"node_id": node_id})
+    return {partition: f"{instance} ({title})" for partition, instance, title in rows}
 
 
 def count_busy(session: Session, node: ComputeNode) -> int:

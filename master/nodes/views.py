@@ -104,12 +104,21 @@ class AddressShown(rest.Answer):
     network: str | None
 
 
+class LeftShown(rest.Answer):
+    """An instance that a node has found in a partition, and that this master does not know."""
+
+    instance: str
+    title: str
+    since: rest.Time
+
+
 class PartitionShown(rest.Answer):
     """A partition of a node."""
 
     reference: str
     state: str
     missing_since: rest.Time | None
+    left: LeftShown | None
     addresses: list[AddressShown]
     capabilities: list[str]
 
@@ -186,8 +195,19 @@ def render_partition(partition: ComputePartition) -> dict[str, Any]:
         "reference": partition.reference,
         "state": partition.state,
         "missing_since": partition.missing_since,
+        "left": _left_in(partition),
         "addresses": partition.addresses,
         "capabilities": [capability.name for capability in partition.capabilities],
+    }
+
+
+def _left_in(partition: ComputePartition) -> dict[str, Any] | None:
+    if not partition.left_instance:
+        return None
+    return {
+        "instance": partition.left_instance,
+        "title": partition.left_title,
+        "since": partition.left_since,
     }
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,7 @@ from slapos.master.monitoring import promises
 from slapos.master.monitoring.promises import PromiseFound
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.exchange import heard_from
-from slapos.master.nodes.model import ComputeNode, TakenReport
+from slapos.master.nodes.model import ComputeNode, ComputePartition, TakenReport
 from slapos.master.provisioning import bulk_reports, lookup, reports
 from slapos.master.timestamp import from_timestamp, read_moment
 from slapos.protocol.errors import InvalidRequest, NotFound, SlapOSError
@@ -72,6 +72,8 @@ def _take(session: Session, clock: Clock, node: str, report: Report) -> None:
             reports.report_related(session, clock, instance, report["titles"])
         case "promises":
             _take_promises(session, clock, node, report)
+        case "occupant":
+            _take_occupant(session, clock, node, report)
         case _:
             pass  # nothing is done with usage yet
 
@@ -83,7 +85,7 @@ def _take_instance(session: Session, clock: Clock, node: str, report: Report) ->
         raise InvalidRequest("it has neither a state nor an error")
     instance = lookup.instance_on_partition(session, node, report["partition"])
     about = None if timestamp is None else from_timestamp(timestamp)
-    began = None if since is None else read_moment(since)
+    began = None if since is None else readread_moment(since)
     if state:
         reports.report_state(session, clock, instance, InstanceState(state), about, began)
     if error:
@@ -106,3 +108,20 @@ def _take_promises(session: Session, clock: Clock, node: str, report: Report) ->
         for each in report["results"]
     ]
     promises.take_in(session, clock, instance.id, found)
+
+
+def _take_occupant(session: Session, clock: Clock, node: str, report: Report) -> None:
+    """Take in what a node has found in a partition that it is to leave alone."""
+    partition = nodes.find_partition(session, node, report["partition"])
+    instance, since = report["instance"], report.get("since")
+    began = clock.now() if since is None else read_moment(since)
+    found = {
+        "left_instance": instance,
+        "left_title": report.get("title", "") if instance else "",
+        "left_since": min(began, clock.now()) if instance else None,
+    }
+    # Beside the mapper, as it is no news to the node.
+    session.execute(
+        update(ComputePartition).where(ComputePartition.id == partition.id).values(found),
+        execution_options={"synchronize_session": "fetch"},
+    )

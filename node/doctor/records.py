@@ -1,9 +1,11 @@
 """Checks of what the node remembers: what failed, broken promises, what the master is not told."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from slapos.node.doctor.finding import Examined
 from slapos.node.record import PartitionRecord, ReleaseRecord, read_record
+from slapos.node.report.eviction import kept_data
 from slapos.node.report.journal import JournalFailed
 from slapos.node.report.usage import MOST_WAITING
 from slapos.system.finding import Finding, ok, problem, warning
@@ -34,13 +36,22 @@ def check_instances(examined: Examined) -> Iterator[Finding]:
     """See that no instantiation failed the last time, and that the promises hold."""
     doors = examined.doors
     files = sorted((doors.settings.layout.state / "instance").glob("*.json"))
+    yield from _kept_data(examined)
     well = 0
     for file in files:
         reference = file.stem
         record = read_record(PartitionRecord, file)
         told = f"{reference}: {record.told(doors.now())}"
         log = doors.settings.layout.partition(reference) / ".slapgrid" / "log" / "instance.log"
-        if record.failures and record.is_waiting:
+        if record.left_since:
+            since = datetime.fromtimestamp(record.left_since, UTC)
+            yield warning(
+                f"{reference}: {record.instance} ({record.title}) is in it, and the master has not "
+                f"known it since {since:%Y-%m-%d %H:%M:%S} UTC",
+                "after a restore of the master, save what is needed of it: it is ended and removed "
+                "when the master gives its place to another instance",
+            )
+        elif record.failures and record.is_waiting:
             yield warning(
                 f"{reference}: it waits for something: {record.cause}",
                 "see whether what it waits for comes: 'slapos service info' of its service",
@@ -55,6 +66,16 @@ def check_instances(examined: Examined) -> Iterator[Finding]:
         else:
             well += 1
     yield ok(f"{well} of {len(files)} instances have neither failed nor broken a promise")
+
+
+def _kept_data(examined: Examined) -> Iterator[Finding]:
+    for kept in kept_data(examined.doors.settings.layout):
+        until = datetime.fromtimestamp(kept.until, UTC)
+        yield warning(
+            f"{kept.folder}: the data of {kept.instance}, which was in {kept.partition}, is kept "
+            f"until {until:%Y-%m-%d %H:%M:%S} UTC",
+            "save what is needed of it; it is removed then",
+        )
 
 
 def check_reports(examined: Examined) -> Iterator[Finding]:

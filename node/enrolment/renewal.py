@@ -16,7 +16,7 @@ from slapos.node.enrolment.node_certificate import node_credentials
 from slapos.node.report.back_off import BackOff
 from slapos.node.settings import Registration
 from slapos.protocol.enrolment_client import EnrolmentClient
-from slapos.protocol.errors import MasterUnreachable, SlapOSError
+from slapos.protocol.errors import MasterUnreachable, NotFound, SlapOSError
 from slapos.protocol.http_client import HttpClient
 from slapos.system.clock import Clock
 from slapos.system.credentials import Credentials, keep_current
@@ -83,6 +83,9 @@ class Renewal:
                     raise  # for the others, too
                 except AlreadyRunning as error:
                     logger.debug("%s", error)
+                except NotFound as error:
+                    # It goes, or the master does not know it any more: then there is none to have.
+                    logger.debug("%s: it has no certificate at the master: %s", partition, error)
                 except (SlapOSError, OSError) as error:
                     logger.debug("%s: its certificate is not renewed: %s", partition, error)
                     failed = error

@@ -42,6 +42,7 @@ from slapos.node.isolate.limits import read_limits
 from slapos.node.outcome import Outcome, Result, described
 from slapos.node.promise.check import promises_version
 from slapos.node.record import FIRST_WAIT, PartitionRecord, forget, read_record, write_record
+from slapos.node.report.eviction import evict, is_of_another, is_told
 from slapos.node.users import Account
 from slapos.node.work_log import WorkLog, is_shown, telling_line
 from slapos.protocol.errors import SlapOSError
@@ -124,13 +125,17 @@ class PartitionProcessor:
         path = self._layout.partition_record(wanted.reference)
         folder = self._layout.partition(wanted.reference)
         if wanted.is_free:
-            is_clean = not os.path.lexists(f"{folder}/{TIMESTAMP}") and not os.path.lexists(path)
-            return is_clean and self._doors.isolation.is_free(wanted.reference)
+            if os.path.lexists(f"{folder}/{TIMESTAMP}"):
+                return False
+            if os.path.lexists(path):
+                return is_told(read_record(PartitionRecord, path), self._doors.now())
+            return self._doors.isolation.is_free(wanted.reference)
         record = read_record(PartitionRecord, path)
         facts = gather_facts(wanted, self._doors, self._release(wanted.software_url))
         now = self._doors.now()
         if (
             record.running
+            or is_of_another(wanted, record)
             or decide(wanted, record, facts, force=False, now=now) is not Action.KEEP
             or not is_state_told(wanted, record, wanted.state, now)
         ):
@@ -193,12 +198,14 @@ class PartitionProcessor:
             wanted,
             record,
             facts,
-            force=self._options.force or self._options.force_stop,
+            force=self._options.force
+            or self._options.force_stop
+            or (is_of_another(wanted, record) and not record.failures),
             now=float("inf") if self._options.now else self._doors.now(),
         )
         match action:
             case Action.FREE:
-                return self._leave_free(wanted, path)
+                return self._leave_free(wanted, record, path)
             case Action.WAIT:
                 return self._wait(wanted, record)
             case Action.PROCESS:
@@ -211,11 +218,36 @@ class PartitionProcessor:
                 tell_state(wanted, record, wanted.state, self._doors)
                 return self._outcome(wanted)
 
-    def _leave_free(self, wanted: PartitionInformation, path: Path) -> Outcome:
+    def _leave_free(
+        self, wanted: PartitionInformation, record: PartitionRecord, path: Path
+    ) -> Outcome:
+        """Forget what was in it; what is in it still goes on until its place is wanted."""
         (self._layout.partition(wanted.reference) / TIMESTAMP).unlink(missing_ok=True)
+        if record.instance:
+            self._leave(wanted.reference, record, path)
+            return self._outcome(wanted)
         forget(path)
         self._doors.isolation.free(wanted.reference)
         return self._outcome(wanted)
+
+    def _leave(self, reference: str, record: PartitionRecord, path: Path) -> None:
+        now = self._doors.now()
+        if is_told(record, now):
+            return
+        instance, title, since = record.instance, record.title, record.left_since or now
+        if not record.left_since:
+            logger.warning(
+                "%s: %s (%s) is in it, which the master does not know; it is left as it is until "
+                "its place is given to another instance",
+                reference,
+                instance,
+                title,
+            )
+        if self._doors.reports.occupant(reference, instance, title, since):
+            told = PartitionRecord(
+                instance=instance, title=title, left_since=since, reported_at=now
+            )
+            write_record(path, told)
 
     def _wait(self, wanted: PartitionInformation, record: PartitionRecord) -> Outcome:
         if not is_error_told(record):  # which could not even be written down
@@ -244,6 +276,10 @@ class PartitionProcessor:
         record = replace(record, running=True)
         try:
             account = check_folder(folder)
+            if is_of_another(wanted, record):
+                write_record(path, record)
+                evict(wanted.reference, record, account, self._doors)
+            record = self._inhabited(wanted, record)
             # First this: with it, a record without `applied` would mean that all is as wanted.
             (folder / TIMESTAMP).unlink(missing_ok=True)
             write_record(path, record)
@@ -267,6 +303,15 @@ class PartitionProcessor:
         if wanted.state is not InstanceState.STARTED or self._options.force_stop:
             tell_state(wanted, record, wanted.state, self._doors)
         return self._outcome(wanted, changed=True)
+
+    def _inhabited(self, wanted: PartitionInformation, record: PartitionRecord) -> PartitionRecord:
+        """Return the record of a partition that what is wanted is in from now on."""
+        if wanted.state is InstanceState.DESTROYED:
+            return record
+        if record.left_since:
+            self._doors.reports.occupant(wanted.reference, "", "", record.left_since)
+        guid = wanted.instance_guid or record.instance
+        return replace(record, instance=guid, title=wanted.title or "", left_since=0.0)
 
     def _work(
         self, wanted: PartitionInformation, folder: Path, account: Account, log: WorkLog

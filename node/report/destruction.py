@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from slapos.node.format.format import RESOURCE
 from slapos.node.instantiate.keep_retention import DELAY
 from slapos.node.monitor.billing import bill_partition
 from slapos.node.monitor.history import History
-from slapos.node.record import forget
+from slapos.node.record import PartitionRecord, forget, read_record
 from slapos.node.supervise.configuration import find_executables
 from slapos.node.supervise.orphans import end_inhabitants
 from slapos.node.users import Account
@@ -52,7 +53,25 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
     with suppress(SlapOSError):  # the master only shows it
         doors.client.report_state(doors.settings.computer_id, reference, InstanceState.STOPPED)
     _check_retention(folder, doors.now())
-    _run_last_programs(reference, folder, account, doors)
+    run_last_programs(reference, folder, account, doors)
+    path = doors.settings.layout.partition_record(reference)
+    was_left = read_record(PartitionRecord, path).left_since
+    end_and_empty(reference, folder, account, doors)
+    if was_left:
+        doors.reports.occupant(reference, "", "", doors.now())
+    forget(path)
+    with suppress(NotFound):  # it knows already
+        doors.client.report_state(doors.settings.computer_id, reference, InstanceState.DESTROYED)
+
+
+def end_and_empty(
+    reference: str,
+    folder: Path,
+    account: Account,
+    doors: Doors,
+    put_aside: Callable[[], None] = lambda: None,
+) -> None:
+    """End all that runs in a partition, and remove all of it that `put_aside` has left there."""
     bill_partition(History(doors.settings.layout.measurements), doors, reference)
     logger.info("%s: destroying it", reference)
     program = folder / "sbin" / "destroy"
@@ -68,25 +87,26 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
     doors.supervisor.stop_partition(f"{reference}-prerm")
     groups = (reference, f"{reference}-prerm")
     end_inhabitants(folder, groups, doors.settings.layout.supervisor_socket, doors.clock)
+    put_aside()
     _remove_content(reference, folder, doors)
     for group in groups:
         remove_tree(doors.settings.layout.output(group))
-    forget(doors.settings.layout.partition_record(reference))
     forget(doors.settings.layout.partition_promises(reference))
-    with suppress(NotFound):  # it knows already
-        doors.client.report_state(doors.settings.computer_id, reference, InstanceState.DESTROYED)
+
+
+def kept_until(folder: Path, now: float) -> float:
+    """Return until when data has to be kept that is to go now, in seconds since 1970."""
+    until = _number(folder, DATE)
+    if until is not None:
+        return until
+    return now + max(_number(folder, DELAY) or 0.0, 0.0) * SECONDS_A_DAY
 
 
 def _check_retention(folder: Path, now: float) -> None:
     """Fix the date of destruction the first time, and hold it. Raises NotYet."""
-    until = _number(folder, DATE)
-    if until is None:
-        days = _number(folder, DELAY) or 0.0
-        if days <= 0:
-            return
-        until = now + days * SECONDS_A_DAY
-        write_if_changed(folder / DATE, str(until))
+    until = kept_until(folder, now)
     if now < until:
+        write_if_changed(folder / DATE, str(until))
         days = (until - now) / SECONDS_A_DAY
         raise NotYet(
             f"its data is kept for {days:.1f} days more, as was asked when it was made",
@@ -103,7 +123,7 @@ def _number(folder: Path, name: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _run_last_programs(reference: str, folder: Path, account: Account, doors: Doors) -> None:
+def run_last_programs(reference: str, folder: Path, account: Account, doors: Doors) -> None:
     """Start what is in etc/prerm, once, and see that it has ended. Raises NotYet."""
     group = f"{reference}-prerm"
     programs = find_executables(folder / "etc" / "prerm")

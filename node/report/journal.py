@@ -58,6 +58,7 @@ class Kind(StrEnum):
     RELEASE = "release"
     RELATED_INSTANCES = "related_instances"
     PROMISES = "promises"
+    OCCUPANT = "occupant"
     USAGE = "usage"
 
 

@@ -8,6 +8,7 @@ from slapos.node.doors import Doors
 from slapos.node.instantiate.check_folder import check_folder
 from slapos.node.outcome import Outcome, Result, described
 from slapos.node.report.destruction import NotYet, destroy_partition
+from slapos.node.report.eviction import remove_expired
 from slapos.node.report.usage import CollectedUsage, NoRoom
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import PartitionInformation
@@ -48,6 +49,7 @@ def collect_usage(doors: Doors, partitions: Sequence[PartitionInformation]) -> d
     """
     usage = CollectedUsage(doors)
     usage.check_room()
+    remove_expired(doors)
     outcomes = {}
     for wanted in partitions:
         try:

@@ -124,6 +124,17 @@ class Reports:
         payload = {"partition": partition, "instance": instance, "results": told}
         return self._add(Kind.PROMISES, partition, payload)
 
+    def occupant(self, partition: str, instance: str, title: str, since: float) -> bool:
+        """An instance is in a partition that the master calls free; none (any more) when empty."""
+        began = datetime.fromtimestamp(since, UTC).isoformat()
+        payload = {
+            "partition": partition,
+            "instance": _plain(instance),
+            "title": _plain(title),
+            "since": began,
+        }
+        return self._add(Kind.OCCUPANT, partition, payload, but="since")
+
     def usage(self, documents: Sequence[tuple[str, str]]) -> None:
         """Write consumption documents, each with the id that it will always have.
 

@@ -131,7 +131,7 @@ class Sender:
                 self._client.report_build_error(self._node, row.subject, said["message"])
             case Kind.RELATED_INSTANCES:
                 self._client.report_related_instances(self._node, row.subject, said["titles"])
-            case Kind.PROMISES:
+            case Kind.PROMISES | Kind.OCCUPANT:
                 pass  # no SLAP call tells them: what fails is in the instance's error
             case Kind.USAGE:
                 self._client.report_usage(self._node, said["document"])
@@ -162,9 +162,9 @@ class Sender:
         self._is_known = True
 
     def _refuse(self, row: Report, why: str) -> None:
-        if row.kind is Kind.PROMISES:
+        if row.kind in (Kind.PROMISES, Kind.OCCUPANT):
             # A master that has no use for them, or has another instance there by now.
-            logger.debug("the master takes no promises of %s: %s", row.subject, why)
+            logger.debug("the master takes no %s of %s: %s", row.kind, row.subject, why)
             self._remove([row])
             return
         what = f"what was reported of {row.subject} ({row.kind})"

@@ -115,7 +115,9 @@ def _show(master: "OfflineMaster", arguments: argparse.Namespace) -> Report:
     def read(session: "Session") -> Report:
         node = service.find_node(session, arguments.node)
         counts = operate.count_partitions(session, node.id)
-        return _whole(node) | {f"{state} partitions": count for state, count in counts.items()}
+        shown = _whole(node) | {f"{state} partitions": count for state, count in counts.items()}
+        left = operate.left_instances(session, node.id)
+        return shown | ({"unknown instances": left} if left else {})
 
     return master.read(read)
 

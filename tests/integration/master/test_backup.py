@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import text
 
 from slapos.master import migrations
-from slapos.master.backup.backing_up import back_up
+from slapos.master.backup import restoring
+from slapos.master.backup.backing_up import back_up, last_numbers
 from slapos.master.backup.form import BackupUnusable
-from slapos.master.backup.restoring import FORGOTTEN, GAP, restore
+from slapos.master.backup.restoring import FORGOTTEN, GAP, KNOWN_OUTSIDE, restore
 from slapos.master.database import Database, open_database
 from slapos.master.migrations.schema import metadata
 from slapos.master.nodes import service as nodes
@@ -87,6 +88,23 @@ def test_nodes_are_told_anew_everybody_signs_in_and_no_reference_is_given_twice(
         session.flush()
         assert node.id not in ids
     target.close()
+
+
+def test_what_was_given_out_since_is_in_the_database_that_is_replaced(
+    database: Database, tmp_path: Path
+) -> None:
+    filled(database)
+    made = backup_of(database, tmp_path)
+    most = 3 * GAP
+    with database.engine.begin() as connection:
+        for name in KNOWN_OUTSIDE:
+            restoring.set_number(connection, name, most)
+    restore(database, made, SystemIdentifiers(), replaces=True)
+    with database.writing.begin() as session:
+        assert next_number(session) > most + GAP
+    with database.engine.connect() as connection:
+        for name in KNOWN_OUTSIDE:
+            assert dict(last_numbers(connection))[name] >= most + GAP
 
 
 def test_a_backup_of_an_older_schema_is_brought_to_this_one(

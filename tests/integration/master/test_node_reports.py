@@ -13,6 +13,9 @@ from sqlalchemy import event, func, select
 from werkzeug.test import TestResponse
 
 from slapos.master.app import create_app
+from slapos.master.doctor.at_work import check_left
+from slapos.master.nodes import operate
+from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import TakenReport
 from slapos.master.settings import Settings
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
@@ -85,6 +88,33 @@ def test_a_node_tells_everything_in_one_go(master: FlaskClient, clock: FakeClock
     node = master.get(f"/v1/nodes/{NODE}").get_json()
     assert node["installations"][0]["reported_state"] == "available"
     assert node["contacted_at"] == clock.now().isoformat()
+
+
+def test_what_a_node_finds_that_we_do_not_know_is_shown(
+    master: FlaskClient, app: Flask, clock: FakeClock
+) -> None:
+    def left() -> list[dict[str, str] | None]:
+        shown = master.get(f"/v1/nodes/{NODE}/partitions").get_json()["partitions"]
+        return [each["left"] for each in shown]
+
+    token = master.get(f"/v1/nodes/{NODE}/changes").get_json()["token"]
+    fields = {"partition": "slappart2", "title": "old", "since": NOON.isoformat()}
+    occupied = report("occupant", instance="SOFTINST-9", **fields)
+    assert told(master, occupied) == ([occupied["id"]], [])
+    found = {"instance": "SOFTINST-9", "title": "old", "since": NOON.isoformat()}
+    assert left() == [None, None, found]
+    # It is no news to the node that says so.
+    assert master.get(f"/v1/nodes/{NODE}/changes").get_json()["token"] == token
+    with app.extensions["slapos"].database.reading() as session:
+        node = nodes.find_node(session, NODE)
+        assert operate.left_instances(session, node.id) == {"slappart2": "SOFTINST-9 (old)"}
+        settings = app.extensions["slapos"].settings
+        (finding,) = check_left(session, settings, clock)
+        assert "SOFTINST-9 in computer slappart2" in finding.found
+    gone = report("occupant", partition="slappart2", instance="")
+    unknown = report("occupant", partition="slappart9", instance="x")
+    assert told(master, gone, unknown)[0] == [gone["id"]]
+    assert left() == [None, None, None]
 
 
 def test_what_is_told_means_what_the_slap_call_means(master: FlaskClient) -> None:

@@ -40,7 +40,7 @@ def test_without_the_master_it_shows_what_is_here(world: World) -> None:
     world.configure(master_url="http://127.0.0.1:1/")
     answer = world.run("status")
     assert "without the master: " in answer.stdout
-    assert "slappart0  ?" in answer.stdout
+    assert "slappart0  title of slappart0" in answer.stdout
     assert "unknown" in answer.stdout
 
 
