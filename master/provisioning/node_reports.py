@@ -85,7 +85,7 @@ def _take_instance(session: Session, clock: Clock, node: str, report: Report) ->
         raise InvalidRequest("it has neither a state nor an error")
     instance = lookup.instance_on_partition(session, node, report["partition"])
     about = None if timestamp is None else from_timestamp(timestamp)
-    began = None if since is None else readread_moment(since)
+    began = None if since is None else read_moment(since)
     if state:
         reports.report_state(session, clock, instance, InstanceState(state), about, began)
     if error:
