@@ -43,23 +43,34 @@ def make_secret_file(path: Path, identifiers: Identifiers) -> bool:
 
 def read_secret(path: Path) -> bytes:
     """Return the secret; raise SecretUnusable when others may read it, or there is none."""
+    remedy = (
+        "copy it from another machine of this master, or from a backup: what is encrypted cannot "
+        "be read without"
+    )
+    return read_private(path, "secret file", SHORTEST, f"; {remedy}")
+
+
+def read_private(path: Path, what: str, shortest: int, remedy: str = "") -> bytes:
+    """Return what is in a file, without space around; raise SecretUnusable when it is missing.
+
+    Likewise when others than its owner may read it, or when it is shorter than `shortest`.
+    """
     try:
         with path.open("rb") as stream:
             mode = os.fstat(stream.fileno()).st_mode
             secret = stream.read().strip()
     except OSError as error:
         raise SecretUnusable(
-            f"the secret file {path} cannot be read: {error.strerror}; copy it from another "
-            "machine of this master, or from a backup: what is encrypted cannot be read without"
+            f"the {what} {path} cannot be read: {error.strerror}{remedy}"
         ) from error
     if stat.S_IMODE(mode) & 0o077:
         raise SecretUnusable(
-            f"others than its owner may read the secret file {path} (mode "
+            f"others than its owner may read the {what} {path} (mode "
             f"{stat.S_IMODE(mode):o}): see who could have read it, then: chmod 600 {path}"
         )
-    if len(secret) < SHORTEST:
+    if len(secret) < shortest:
         raise SecretUnusable(
-            f"the secret file {path} has {len(secret)} characters, at least {SHORTEST} are needed: "
-            "copy it from another machine of this master, or from a backup"
+            f"the {what} {path} has {len(secret)} characters, at least {shortest} are needed"
+            f"{remedy}"
         )
     return secret

@@ -4,18 +4,21 @@ import base64
 import gzip
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sqlalchemy import Connection, inspect
 
 from slapos.master import migrations
 from slapos.master.backup.form import FORMAT, NAME, VERSION_TABLE, Writer, kind_of
+from slapos.master.backup.sealing import Sealing
 from slapos.master.database import Database
 from slapos.system.clock import Clock
 
+#: Gives what encrypts whatever is written into a file.
+Seal = Callable[[IO[bytes]], Sealing]
 #: Rows that are fetched at a time.
 BATCH = 1000
 #: Of gzip: more is slower, and hardly smaller.
@@ -36,16 +39,25 @@ class BackedUp:
     rows: int
 
 
-def back_up(database: Database, path: Path, clock: Clock, secret: str | None) -> BackedUp:
+def back_up(
+    database: Database,
+    path: Path,
+    clock: Clock,
+    secret: str | None,
+    seal: Seal | None = None,
+) -> BackedUp:
     """Write all that is in the database, and a secret, into a file that only its owner reads.
 
-    The file is there when it is whole; one of that name is replaced then.
+    The file is there when it is whole; one of that name is replaced then. `seal` encrypts it.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
-            with gzip.GzipFile("", "wb", LEVEL, file, mtime=0) as stream:
+            sealing = None if seal is None else seal(file)
+            with gzip.GzipFile("", "wb", LEVEL, sealing or file, mtime=0) as stream:
                 made = _write(database, Writer(stream), clock, secret)  # type: ignore[arg-type]
+            if sealing is not None:
+                sealing.end()
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)

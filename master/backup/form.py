@@ -30,6 +30,10 @@ class BackupUnusable(SlapOSError):
     code = "backup_unusable"
 
 
+class NotOpened(BackupUnusable):
+    """A backup that is encrypted cannot be decrypted: by this passphrase, or any more."""
+
+
 def kind_of(column_type: types.TypeEngine[Any]) -> str:
     """Return the kind of a column's values; "" for what JSON has itself."""
     kinds: tuple[tuple[type[types.TypeEngine[Any]], str], ...] = (
@@ -76,6 +80,8 @@ class Reader:
         self._rows = 0
         try:
             first = self._next()
+        except NotOpened:
+            raise
         except BackupUnusable as error:
             raise BackupUnusable("this is no backup of a master") from error
         if not isinstance(first, dict) or first.get("slapos") != NAME:

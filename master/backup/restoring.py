@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, inspect, text
 from slapos.master import migrations, presence
 from slapos.master.backup.backing_up import last_numbers
 from slapos.master.backup.form import VERSION_TABLE, BackupUnusable, Reader
+from slapos.master.backup.sealing import opened
 from slapos.master.database import Database
 from slapos.master.nodes.exchange import MARK_LENGTH
 from slapos.system.identifier import Identifiers
@@ -43,9 +44,9 @@ class Restored:
     made_at: str
 
 
-def read_about(path: Path) -> dict[str, Any]:
+def read_about(path: Path, passphrase: str | None = None) -> dict[str, Any]:
     """Return the first line of a backup. Raises BackupUnusable, OSError."""
-    with gzip.open(path) as stream:
+    with opened(path, passphrase) as file, gzip.open(file) as stream:
         return Reader(stream).about  # type: ignore[arg-type]
 
 
@@ -56,6 +57,7 @@ def restore(
     *,
     replaces: bool = False,
     before_commit: Callable[[], None] | None = None,
+    passphrase: str | None = None,
 ) -> Restored:
     """Put a backup into an empty database, or with `replaces` in place of all that is there.
 
@@ -64,7 +66,7 @@ def restore(
     again. Raises BackupUnusable, InUse, DatabaseUnusable, OSError, and leaves the database as it
     was.
     """
-    with gzip.open(path) as stream:
+    with opened(path, passphrase) as file, gzip.open(file) as stream:
         reader = Reader(stream)  # type: ignore[arg-type]
         with migrations.under_lock(database) as connection, presence.alone(connection):
             replaced = dict(last_numbers(connection)) if replaces else {}

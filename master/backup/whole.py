@@ -18,6 +18,7 @@ def restore_all(
     identifiers: Identifiers | None = None,
     *,
     replaces: bool = False,
+    passphrase: str | None = None,
 ) -> Restored:
     """Restore a backup where the settings say; with `replaces`, in place of what is there.
 
@@ -26,7 +27,7 @@ def restore_all(
     """
     assert settings.data_directory is not None
     settings.data_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    secret = read_about(path).get("secret")
+    secret = read_about(path, passphrase).get("secret")
     _check_secret(settings, secret, replaces=replaces)
     database = open_database(settings.database_url, threads=1, caller=SYSTEM)
     try:
@@ -35,6 +36,7 @@ def restore_all(
             path,
             identifiers or SystemIdentifiers(),
             replaces=replaces,
+            passphrase=passphrase,
             before_commit=lambda: _put_secret(settings, secret),
         )
     finally:
