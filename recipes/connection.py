@@ -55,6 +55,11 @@ class Connection:
         """Who asks."""
         return self.node, self.partition
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Which instance asks, as far as the node has said."""
+        return self.handed.identity if self.handed is not None else {}
+
     def information(self) -> PartitionInformation:
         """Return what is to be done here, as of the order that is being applied, or of now."""
         return self.handed or self.client.partition_information(*self.requester)
@@ -73,7 +78,7 @@ class Connection:
         record = self.folder / PUBLISHED
         # First this: when we are cut short, it is not known what the master has.
         record.unlink(missing_ok=True)
-        self.client.publish(*self.requester, values)
+        self.client.publish(*self.requester, values, identity=self.identity)
         write_if_changed(record, _digest(values), mode=0o600)
 
     def _is_last(self, values: Mapping[str, Any]) -> bool:

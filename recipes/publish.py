@@ -34,7 +34,9 @@ class Recipe:
         if self._shared is None:
             connection.publish(values)
         else:  # what the master has of shared instances, it does not say
-            connection.client.publish(*connection.requester, values, self._shared)
+            connection.client.publish(
+                *connection.requester, values, self._shared, identity=connection.identity
+            )
         return []
 
     def update(self) -> list[str]:

@@ -29,6 +29,7 @@ from slapos.protocol.errors import (
 from slapos.protocol.instance_xml import unwrap_json, wrap_json
 from slapos.protocol.messages import RequestedInstance
 from slapos.protocol.prerequisite import waiting_sentence
+from slapos.protocol.slap_client import Requester
 from slapos.protocol.states import InstanceState
 from slapos.recipes.connection import Connection, as_parameter, connect, plain
 from slapos.recipes.section import is_true, words
@@ -104,7 +105,7 @@ class Recipe:
             filters={key: as_parameter(value) for key, value in _named("sla", options).items()},
             state=InstanceState(options["requested-state"]),
             shared=is_true(options.get("shared")),
-            requester=self._connection.requester,
+            requester=Requester(*self._connection.requester, self._connection.identity),
         )
 
     def _release(self, buildout: Any) -> str:

@@ -8,7 +8,7 @@ from slapos.master.settings import OtherMaster, Settings
 from slapos.protocol.errors import InvalidConfiguration, NotFound
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.messages import RequestedInstance
-from slapos.protocol.slap_client import SlapClient
+from slapos.protocol.slap_client import Requester, SlapClient
 
 #: The filter by which a requester names a master.
 MASTER_URL = "master_url"
@@ -59,7 +59,7 @@ def forward(other: OtherMaster, order: InstanceOrder, requester: str) -> Request
     filters = {name: value for name, value in order.filters.items() if name != MASTER_URL}
     behalf = None
     if other.node and other.partition:
-        behalf = (other.node, other.partition)
+        behalf = Requester(other.node, other.partition)
     else:
         filters["source_instance_id"] = title
     http = HttpClient(_http_settings(other))

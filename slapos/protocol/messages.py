@@ -78,6 +78,20 @@ class PartitionInformation:
         return None if value is None else str(value)
 
     @property
+    def identity(self) -> dict[str, str]:
+        """What instance it is, in the words in which it says so when it asks for something.
+
+        Masters of ours refuse what comes from a partition that another instance is in by now; in
+        the local profile, references alone do not tell instances of one partition apart.
+        """
+        known = {
+            "requester_reference": self.instance_guid,
+            "requester_title": self.title,
+            "requester_root_title": self.parameters.get("root_instance_title"),
+        }
+        return {name: str(value) for name, value in known.items() if value}
+
+    @property
     def is_free(self) -> bool:
         """Whether nothing is, or has to be, in it."""
         return self.state is InstanceState.DESTROYED and not self.software_url

@@ -4,7 +4,7 @@ Works against our master, slapproxy and ERP5's master.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -26,6 +26,15 @@ class ReportsAnswer:
 
     taken: frozenset[str]
     refused: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Requester:
+    """A partition that asks, and which instance it is (`PartitionInformation.identity`)."""
+
+    node: str
+    partition: str
+    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 class SlapClient:
@@ -200,9 +209,9 @@ class SlapClient:
         filters: Mapping[str, Any] | None = None,
         state: InstanceState = InstanceState.STARTED,
         shared: bool = False,
-        requester: tuple[str, str] | None = None,
+        requester: Requester | None = None,
     ) -> RequestedInstance:
-        """Ask for an instance, or for a change of it; `requester` is (node, partition) of a parent.
+        """Ask for an instance, or for a change of it, in the name of a parent if there is one.
 
         Raises NotReady while it has no partition yet, and also once it is destroyed.
         """
@@ -217,11 +226,13 @@ class SlapClient:
         }
         headers = None
         if requester is not None:
-            form["computer_id"], form["computer_partition_id"] = requester
+            node, partition = requester.node, requester.partition
+            form |= {"computer_id": node, "computer_partition_id": partition}
             # A master of ours then refuses when the partition is free: the parent is gone, and
             # what a late buildout of it asks for must not become a service of its own.
             form["requester_is_instance"] = "true"
-            headers = _partition_header(*requester)
+            form |= requester.identity
+            headers = _partition_header(node, partition)
         response = self.http.request("POST", "requestComputerPartition", form=form, headers=headers)
         return _understood(RequestedInstance.from_marshalled, self._value(response.content))
 
@@ -240,6 +251,7 @@ class SlapClient:
         partition: str,
         connection: Mapping[str, Any],
         shared_reference: str | None = None,
+        identity: Mapping[str, str] | None = None,
     ) -> None:
         """Publish an instance's connection values, or those of one shared instance on it."""
         self._post_partition(
@@ -248,6 +260,7 @@ class SlapClient:
             partition,
             connection_xml=dumps(dict(connection)).decode(),
             **_optional(slave_reference=shared_reference),
+            **(identity or {}),
         )
 
     def rename(

@@ -14,7 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from slapos.master.settings import Settings, database_url
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.instance_xml import wrap_json
-from slapos.protocol.slap_client import SlapClient
+from slapos.protocol.slap_client import Requester, SlapClient
 from tests.database import SqliteTemplate
 from tests.integration.recipes.buildouts import failure, profile, run
 
@@ -216,7 +216,7 @@ def test_a_parent_waits_for_what_its_child_publishes(instance: Instance) -> None
         software_type="small",
         parameters=wrap_json({"size": {"x": [1, 2]}}),
         filters={"computer_guid": NODE},
-        requester=(NODE, instance.reference),
+        requester=Requester(NODE, instance.reference),
     )
     information = instance.master.partition_information(NODE, str(child.partition))
     assert json.loads(information.parameters["_"]) == {"size": {"x": [1, 2]}}
