@@ -41,6 +41,7 @@ IGNORED = frozenset(
     {
         "answered_at",
         "asking_until",
+        "credentials_until",
         "revision",
         "vacant",
         "changed_at",

@@ -199,6 +199,8 @@ class RemoteNode(Base):
     filters: Mapped[dict[str, Any]] = mapped_column(JSON)
     authority: Mapped[str] = mapped_column(Text, default="")
     sealed_credentials: Mapped[str] = mapped_column(Text)
+    #: When its certificate ends; None for a token.
+    credentials_until: Mapped[datetime | None]
     #: Counts changes of all this: what was asked of it before is asked again.
     revision: Mapped[int] = mapped_column(default=1)
     answered_at: Mapped[datetime | None]

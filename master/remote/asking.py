@@ -4,11 +4,12 @@ Nothing of it touches the database. Keys are given to OpenSSL in memory, never i
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from slapos.master.outside import Network, Resolve, is_allowed, resolved
+from slapos.protocol.certificate import parse_certificate
+from slapos.protocol.certificate_request import make_request
+from slapos.protocol.enrolment_client import EnrolmentClient
 from slapos.protocol.errors import (
     InvalidConfiguration,
     MasterFailed,
@@ -48,6 +52,9 @@ _WORDS = {"master_url": "the URL of the remote node", "master_ca_file": "its aut
 SILENT = (MasterUnreachable, Unauthorized, InvalidConfiguration)
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Credentials:
     """By what a person of the other master is known: a token, or a certificate and its key."""
@@ -55,6 +62,12 @@ class Credentials:
     token: str = field(default="", repr=False)
     certificate: str = ""
     key: str = field(default="", repr=False)
+
+    @property
+    def until(self) -> datetime | None:
+        """When the certificate ends; None for a token."""
+        found = parse_certificate(self.certificate)
+        return None if found is None else found.not_after
 
     def to_json(self) -> str:
         """Return them as they are sealed."""
@@ -178,6 +191,28 @@ def ask(client: SlapClient, peer: Peer, wanted: Wanted) -> Told:
     except SlapOSError as error:
         said = f"{peer.url} refuses it: {_line(str(error))}"
         return Told(error=said, is_refused=True)
+
+
+def renewed(client: SlapClient, peer: Peer, now: datetime) -> Peer | None:
+    """Return the peer with another certificate when ours is due; None when it is not, or was not.
+
+    Its key stays, so that nothing is lost if we are killed before it is kept. A master that is not
+    of our kind has no such call. Raises what is in SILENT.
+    """
+    shown = peer.credentials
+    certificate = parse_certificate(shown.certificate)
+    if certificate is None or now < certificate.due():
+        return None
+    try:
+        issued = EnrolmentClient(client.http).renew(make_request(shown.key, "slapos"))
+    except SILENT:
+        raise
+    except SlapOSError as error:
+        log.warning("the certificate for %s is not renewed: %s", peer.url, error)
+        return None
+    authority = issued.authority if peer.authority else ""
+    credentials = replace(shown, certificate=issued.certificate)
+    return replace(peer, credentials=credentials, authority=authority)
 
 
 def words_of(error: SlapOSError) -> str:

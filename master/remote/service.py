@@ -226,6 +226,7 @@ def _set(remote: RemoteNode, seal: Seal, reach: Reach, wanted: RemoteChange) -> 
     if credentials is not None:
         _check_credentials(credentials)
         remote.sealed_credentials = seal(credentials.to_json())
+        remote.credentials_until = credentials.until
     _check_files(remote, credentials or Credentials())
     remote.revision += 1
     remote.next_at = None  # it may be reached now

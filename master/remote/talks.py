@@ -28,6 +28,7 @@ from slapos.master.remote.asking import (
     Told,
     Wanted,
     ask,
+    renewed,
     speaking_with,
     words_of,
 )
@@ -119,7 +120,10 @@ class Talk:
     revision: int
     peer: Peer
     asks: Sequence[_Ask]
+    settings: Settings
     told: list[tuple[_Ask, Told]] = field(default_factory=list)
+    #: Whom we are there from now on, when our certificate was renewed.
+    renewed: Peer | None = None
     #: Why it was silent, from the ask on that this is about.
     error: str = ""
 
@@ -128,6 +132,7 @@ class Talk:
         end = clock.monotonic() + SECONDS
         try:
             with speaking_with(self.peer, reach) as client:
+                self.renewed = renewed(client, self.peer, clock.now())
                 for each in self.asks:
                     if clock.monotonic() > end:
                         return
@@ -153,7 +158,14 @@ def begin(turn: Turn, node_id: int) -> Talk | None:
         _look_again(session, remote, now)
         return None
     remote.asking_until = now + LEASE
-    return Talk(node_id, remote.asking_until, remote.revision, _peer(remote, turn.settings), asks)
+    return Talk(
+        node_id=node_id,
+        lease=remote.asking_until,
+        revision=remote.revision,
+        peer=_peer(remote, turn.settings),
+        asks=asks,
+        settings=turn.settings,
+    )
 
 
 def hold(talks: Sequence[Talk], reach: Reach, clock: Clock) -> Apply:
@@ -244,6 +256,10 @@ def _take_in_one(session: Session, clock: Clock, talk: Talk) -> int:
     if remote is None or remote.asking_until != talk.lease:
         return 0  # it took so long that somebody else has it
     remote.asking_until = None
+    if talk.renewed is not None and remote.revision == talk.revision:
+        shown = talk.renewed.credentials
+        remote.sealed_credentials = seal(talk.settings, shown.to_json())
+        remote.credentials_until, remote.authority = shown.until, talk.renewed.authority
     if talk.error:
         wait = min(FIRST_WAIT * (1 << min(remote.failures, 20)), LONGEST_WAIT)
         remote.fail(now, now + wait, talk.error)

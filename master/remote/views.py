@@ -100,6 +100,9 @@ class RemoteNodeShown(rest.Answer):
     network: str | None
     categories: dict[str, str]
     created_at: rest.Time
+    credentials_until: Annotated[
+        rest.Time | None, Field(description="When the certificate ends; null for a token.")
+    ]
     answered_at: rest.Time | None
     failing_since: rest.Time | None
     error: str
@@ -212,7 +215,15 @@ def render(node: ComputeNode) -> dict[str, Any]:
 
 _OF_NODE = ("title", "allocation_scope", "capacity", "network", "categories")
 _NODE_FIELDS = ("reference", "title", "allocation_scope", "capacity", "created_at")
-_REMOTE_FIELDS = ("url", "filters", "authority", "answered_at", "failing_since", "error")
+_REMOTE_FIELDS = (
+    "url",
+    "filters",
+    "authority",
+    "credentials_until",
+    "answered_at",
+    "failing_since",
+    "error",
+)
 
 
 def _whole(node: ComputeNode) -> dict[str, Any]:

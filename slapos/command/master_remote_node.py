@@ -232,9 +232,10 @@ def _whole(session: "Session", node: "ComputeNode") -> Report:
     from slapos.master.remote import service  # noqa: PLC0415
 
     assert node.remote is not None
-    counts = service.count_partitions(session, node)
+    counts, until = service.count_partitions(session, node), node.remote.credentials_until
     return _document(node) | {
         "project_there": node.remote.project_reference,
+        "credentials_until": until.isoformat(timespec="seconds") if until else None,
         "filters": node.remote.filters,
         "capacity": node.capacity,
         "network": node.network.reference if node.network else None,

@@ -1,22 +1,44 @@
 """Speaking with the master behind a remote node: to where it is allowed, and as whom."""
 
+import json
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 import trustme
+from sqlalchemy import select
 
-from slapos.master.remote.asking import Credentials, Peer, Reach, Told, Wanted, ask, speaking_with
+from slapos.master.app import create_app
+from slapos.master.nodes.model import RemoteNode
+from slapos.master.remote.asking import (
+    Credentials,
+    Peer,
+    Reach,
+    Told,
+    Wanted,
+    ask,
+    renewed,
+    speaking_with,
+)
+from slapos.master.remote.tasks import ask_other_masters
+from slapos.master.settings import Profile, Settings
+from slapos.master.tasks.task import Turn
 from slapos.protocol.errors import MasterUnreachable
 from slapos.protocol.marshal import Marshalled, dumps, loads
 from slapos.protocol.states import InstanceState
+from tests.fakes import FakeClock, FakeIdentifiers
+from tests.integration.master.catalogue import add_product, add_supply
+from tests.integration.master.factories import URL
+from tests.integration.master.full import World, by_header
 from tests.tls_server import TlsServer
 
 NAME = "master.example.com"
@@ -250,6 +272,94 @@ def test_nonsense_is_a_failure_of_that_master(far: Far) -> None:
     assert "makes no sense" in asked(far).error
     far.answers = {"requestComputerPartition": (200, "x" * (5 << 20))}
     assert "more than 4 MiB" in asked(far).error
+
+
+def old_certificate(far: Far) -> Credentials:
+    now = datetime.now(UTC)
+    began, ends = now - timedelta(days=80), now + timedelta(days=10)
+    shown = far.clients.issue_cert("person@example.com", not_before=began, not_after=ends)
+    return Credentials(
+        certificate=shown.cert_chain_pems[0].bytes().decode(),
+        key=shown.private_key_pem.bytes().decode(),
+    )
+
+
+def test_a_certificate_is_renewed_in_time(far: Far) -> None:
+    peer = far.peer(credentials=old_certificate(far))
+    now = datetime.now(UTC)
+    with speaking_with(peer, reach()) as client:
+        assert renewed(client, peer, now) is None, "that master has no such call"
+        told = {"certificate": "new", "authority": "all"}
+        far.answers = {"v1/certificates/renewals": (200, json.dumps(told))}
+        found = renewed(client, peer, now)
+        assert found is not None
+        assert (found.credentials.certificate, found.authority) == ("new", "all")
+        assert found.credentials.key == peer.credentials.key
+        assert renewed(client, far.peer(), now - timedelta(days=3650)) is None, "it is young"
+        token = far.peer(credentials=Credentials(token="slapos_x"))
+        assert renewed(client, token, now) is None
+
+
+def test_a_renewed_certificate_is_kept(
+    far: Far, settings: Settings, clock: FakeClock, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("x" * 64)
+    (tmp_path / "secret").chmod(0o600)
+    settings = Settings(
+        database_url=settings.database_url,
+        profile=Profile.FULL,
+        secret_file=tmp_path / "secret",
+        remote_networks=HERE,
+    )
+    app = create_app(settings, clock, FakeIdentifiers(), by_header)
+    world, shown = World(app), old_certificate(far)
+    new = far.peer().credentials.certificate
+    far.answers = {
+        "v1/certificates/renewals": (200, json.dumps({"certificate": new, "authority": "all"}))
+    }
+    clock.advance((datetime.now(UTC) - clock.now()).total_seconds())
+    body = {
+        "project": "PROJ-1",
+        "title": "far",
+        "url": far.url,
+        "authority": far.peer().authority,
+        "certificate": shown.certificate,
+        "key": shown.key,
+    }
+    reference = world.as_("P-21").post("/v1/remote-nodes", json=body).get_json()["reference"]
+    with world.session() as session:
+        add_supply(session, add_product(session, project_id=1), [reference])
+        session.commit()
+    asks = {"project": "PROJ-1", "title": "web", "software_url": URL}
+    assert world.as_("P-11").post("/v1/instance-trees", json=asks).status_code == 201
+    path = f"/v1/remote-nodes/{reference}"
+    before = world.as_("P-21").get(path).get_json()
+    have_asked(world, reach())
+    after = world.as_("P-21").get(path).get_json()
+    assert before["credentials_until"] != after["credentials_until"]
+    assert after["authority"] == "all"
+    app.extensions["slapos"].database.close()
+
+
+def have_asked(world: World, to: Reach) -> None:
+    """Have the task done for the only remote node."""
+    parts = world.parts
+    with world.session() as session:
+        turn = Turn(
+            session=session,
+            clock=parts.clock,
+            identifiers=parts.identifiers,
+            settings=parts.settings,
+            policy=parts.policy,
+            keys=[str(session.scalars(select(RemoteNode)).one().node_id)],
+        )
+        done = ask_other_masters(turn, to)
+        session.commit()
+    assert done.elsewhere is not None
+    apply = done.elsewhere()
+    with world.session() as session:
+        apply(session)
+        session.commit()
 
 
 def test_what_is_not_there_is_destroyed(far: Far) -> None:
