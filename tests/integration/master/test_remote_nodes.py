@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from slapos.master.app import create_app
 from slapos.master.catalog.model import SoftwareInstallation
@@ -29,6 +29,7 @@ from tests.integration.master.catalogue import add_product, add_supply
 from tests.integration.master.factories import URL
 from tests.integration.master.full import World, by_header
 from tests.integration.master.other_master import OtherMaster, other_master
+from tests.integration.master.test_query_plans import scans
 
 NODES = "/v1/remote-nodes"
 TREES = "/v1/instance-trees"
@@ -354,6 +355,25 @@ def test_what_another_master_ordered_is_not_ordered_on(
         assert (told["phase"], told["node"]) == ("allocating", None)
     settle(runner)
     assert other.instances() == {}
+
+
+def test_what_is_to_be_asked_is_found_by_indexes(
+    world: World, other: OtherMaster, remote: str, runner: Runner
+) -> None:
+    order(world)
+    settle(runner)
+    engine, asked = world.parts.database.engine, list[tuple[str, Any]]()
+
+    def note(_connection: object, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        asked.append((statement, values))
+
+    event.listen(engine, "before_cursor_execute", note)
+    change(world, parameters={"a": "b"})
+    settle(runner)
+    event.remove(engine, "before_cursor_execute", note)
+    about = [each for each in asked if "remote_" in each[0]]
+    assert len(about) > 5
+    assert list(scans(engine, about, {"remote_requests", "remote_nodes"})) == []
 
 
 def test_only_those_who_operate_a_project_make_and_change_its_remote_nodes(
