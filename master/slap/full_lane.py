@@ -6,12 +6,11 @@ token or a session, and whatever is not kept or not true any more, goes to the a
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, bindparam, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, Select, bindparam, select
 
 from slapos.master.certificates.model import (
     AuthorityState,
@@ -21,6 +20,7 @@ from slapos.master.certificates.model import (
 from slapos.master.certificates.showing import CERTIFICATE, is_signed, read_shown
 from slapos.master.compression import accepts_gzip
 from slapos.master.identity.caller import Caller, CallerKind
+from slapos.master.looks import Look, Row
 from slapos.master.nodes.model import ComputeNode, NodeExchange
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.slap.fast_lane import (
@@ -115,7 +115,8 @@ class FullLane:
         beside: Beside,
     ) -> None:
         self._application = application
-        self._looks, self._clock = looks, clock
+        self._node_itself, self._unchanged = Look(looks, NODE_ITSELF), Look(looks, UNCHANGED)
+        self._clock = clock
         self._views, self._answers = views, answers
         self._limits, self._beside = limits, beside
 
@@ -141,7 +142,7 @@ class FullLane:
                 return None
             if self._limits is not None:
                 self._limits.take(hit.caller)
-        except (SlapOSError, SQLAlchemyError):
+        except SlapOSError:
             return None  # the application meets it too, and has words for it
         status, headers, content = hit.answer
         number = int(status[:3])
@@ -154,13 +155,16 @@ class FullLane:
         kept = self._views.kept(reference)
         if kept is None:
             return None
-        row = self._counting_row(shown, NODE_ITSELF, {"reference": reference})
-        if row is None or row.version != kept.version:
+        row = self._first(shown, self._node_itself, {"reference": reference})
+        if row is None:
+            return None
+        number, project_id, version = row
+        if version != kept.version:
             return None
         accepted = environ.get("HTTP_ACCEPT_ENCODING", "")
         if accepts_gzip(accepted) and not kept.is_gzipped:
             return None  # that takes its time, which is not this lane's to give
-        caller = Caller(kind=CallerKind.NODE, name=reference, id=row.id, project_id=row.project_id)
+        caller = Caller(kind=CallerKind.NODE, name=reference, id=number, project_id=project_id)
         return Hit(caller, kept.answer(environ.get("HTTP_IF_NONE_MATCH", ""), accepted))
 
     def _answer(self, environ: Environ, shown: bytes) -> Hit | None:
@@ -173,11 +177,11 @@ class FullLane:
             digest.update(f"\0{environ.get(name, '')}".encode())
         environ[KEY] = key = digest.digest()
         kept = self._answers.get(key)
-        if kept is None or kept.caller is None:
+        if kept is None or kept.caller is None or kept.requester_partition is None:
             return None
-        row = self._counting_row(
+        row = self._first(
             shown,
-            UNCHANGED,
+            self._unchanged,
             {
                 "instance": kept.instance,
                 "revision": kept.revision,
@@ -190,15 +194,10 @@ class FullLane:
             return None
         return Hit(kept.caller, ("200 OK", headers_of(kept.content), kept.content))
 
-    def _counting_row(self, shown: bytes, statement: Select[Any], sought: dict[str, Any]) -> Any:
-        """Return the row of a statement, None if the certificate does not count."""
+    def _first(self, shown: bytes, look: Look, sought: Mapping[str, str | int]) -> Row | None:
+        """Return what is looked for beside the authority, None if the certificate counts not."""
         certificate = read_shown(shown)
         if not certificate.is_for_clients or not certificate.counts_at(self._clock.now()):
             return None
-        with self._looks.connect() as connection:
-            row = _first(connection, statement, {"serial": certificate.serial, **sought})
-        return row if row is not None and is_signed(shown, row.certificate) else None
-
-
-def _first(connection: Connection, statement: Select[Any], sought: dict[str, Any]) -> Any:
-    return connection.execute(statement, sought).first()
+        row = look.first({"serial": certificate.serial, **sought})
+        return row[1:] if row is not None and is_signed(shown, row[0]) else None
