@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Engine, Select
+from sqlalchemy import Engine, Integer, Select
 from sqlalchemy.exc import SQLAlchemyError
 
 from slapos.protocol.errors import SlapOSError
@@ -29,13 +29,18 @@ class Look:
         self._engine = engine
         self._failures = engine.dialect.loaded_dbapi.Error
         compiled = statement.compile(dialect=engine.dialect)
-        self._text = str(compiled)
+        self.text = str(compiled)
         self._places = compiled.positiontup
-        self._fixed = {name: _plain(value) for name, value in compiled.params.items()}
+        #: Values that the statement has of itself.
+        self.fixed = {name: _plain(value) for name, value in compiled.params.items()}
+        #: What makes a value of its text, of each column.
+        self.kinds = [
+            int if isinstance(c.type, Integer) else str for c in statement.selected_columns
+        ]
 
     def first(self, sought: Mapping[str, str | int]) -> Row | None:
         """Return the first row, None without one; raises LookFailed."""
-        values: Any = {**self._fixed, **sought}
+        values: Any = {**self.fixed, **sought}
         if self._places is not None:
             values = [values[name] for name in self._places]
         try:
@@ -44,7 +49,7 @@ class Look:
             raise LookFailed(f"there is no connection to the database: {error}") from error
         try:
             cursor = connection.cursor()
-            cursor.execute(self._text, values)
+            cursor.execute(self.text, values)
             found: Row | None = cursor.fetchone()
             cursor.close()
         except self._failures as error:

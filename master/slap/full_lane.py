@@ -6,7 +6,7 @@ token or a session, and whatever is not kept or not true any more, goes to the a
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from slapos.master.certificates.model import (
 from slapos.master.certificates.showing import CERTIFICATE, is_signed, read_shown
 from slapos.master.compression import accepts_gzip
 from slapos.master.identity.caller import Caller, CallerKind
-from slapos.master.looks import Look, Row
+from slapos.master.looks import Look, LookFailed, Row
 from slapos.master.nodes.model import ComputeNode, NodeExchange
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.slap.fast_lane import (
@@ -51,6 +51,8 @@ DEPENDS_ON = (
     "SCRIPT_NAME",
     "wsgi.url_scheme",
 )
+#: Where a request has that a look was in vain, or was enough: there is no second one.
+ASKED = "slapos.lane_asked"
 #: What the log and the metrics call these requests: by the views that answer them otherwise.
 OPERATIONS = {
     INFORMATION: "slap_tool.get_full_computer_information",
@@ -101,6 +103,21 @@ class Hit:
     answer: Answer
 
 
+_Sought = Mapping[str, str | int]
+_Found = tuple[Look, _Sought, Callable[[Row], Hit | None]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What has to be looked for, and what then becomes of it: `hit`, of the row found."""
+
+    look: Look
+    sought: _Sought
+    shown: bytes
+    began: float
+    hit: Callable[[Row], Hit | None]
+
+
 class FullLane:
     """Answers what is kept to those who show a certificate; the application answers the rest."""
 
@@ -116,6 +133,7 @@ class FullLane:
     ) -> None:
         self._application = application
         self._node_itself, self._unchanged = Look(looks, NODE_ITSELF), Look(looks, UNCHANGED)
+        self.looks = (self._node_itself, self._unchanged)
         self._clock = clock
         self._views, self._answers = views, answers
         self._limits, self._beside = limits, beside
@@ -131,43 +149,69 @@ class FullLane:
 
     def answer(self, environ: Environ) -> Answer | None:
         """Return what is kept, if it is still true and whoever asks may have it."""
+        question = self.question(environ)
+        if question is None:
+            return None
+        try:
+            return self.finish(environ, question, question.look.first(question.sought))
+        except LookFailed:
+            return None  # the application meets it too, and has words for it
+
+    def question(self, environ: Environ) -> Question | None:
+        """Return what has to be looked for before an answer may be given; None if none is kept."""
         shown: bytes | None = environ.get(CERTIFICATE)
         asked = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        if not shown or asked not in OPERATIONS:
+        if not shown or asked not in OPERATIONS or ASKED in environ:
             return None
         began = self._clock.monotonic()
         try:
-            hit = (self._document if asked == INFORMATION else self._answer)(environ, shown)
-            if hit is None:
-                return None
+            certificate = read_shown(shown)
+        except SlapOSError:
+            return None
+        if not certificate.is_for_clients or not certificate.counts_at(self._clock.now()):
+            return None
+        found = self._document(environ) if asked == INFORMATION else self._answer(environ, shown)
+        if found is None:
+            return None
+        look, sought, hit = found
+        return Question(look, {"serial": certificate.serial, **sought}, shown, began, hit)
+
+    def finish(self, environ: Environ, question: Question, row: Row | None) -> Answer | None:
+        """Return the answer, with what has been found."""
+        environ[ASKED] = True
+        if row is None or not is_signed(question.shown, row[0]):
+            return None
+        hit = question.hit(row[1:])
+        if hit is None:
+            return None
+        try:
             if self._limits is not None:
                 self._limits.take(hit.caller)
         except SlapOSError:
-            return None  # the application meets it too, and has words for it
+            return None
         status, headers, content = hit.answer
-        number = int(status[:3])
-        around = self._beside.end(environ, hit.caller, OPERATIONS[asked], began, number)
+        operation = OPERATIONS[environ["REQUEST_METHOD"], environ["PATH_INFO"]]
+        around = self._beside.end(environ, hit.caller, operation, question.began, int(status[:3]))
         return status, [*headers, *around], content
 
-    def _document(self, environ: Environ, shown: bytes) -> Hit | None:
+    def _document(self, environ: Environ) -> _Found | None:
         """Return what a node is told, when it is the node itself that asks."""
         reference = asked_node(environ)
         kept = self._views.kept(reference)
-        if kept is None:
-            return None
-        row = self._first(shown, self._node_itself, {"reference": reference})
-        if row is None:
-            return None
-        number, project_id, version = row
-        if version != kept.version:
-            return None
         accepted = environ.get("HTTP_ACCEPT_ENCODING", "")
-        if accepts_gzip(accepted) and not kept.is_gzipped:
-            return None  # that takes its time, which is not this lane's to give
-        caller = Caller(kind=CallerKind.NODE, name=reference, id=number, project_id=project_id)
-        return Hit(caller, kept.answer(environ.get("HTTP_IF_NONE_MATCH", ""), accepted))
+        if kept is None or (accepts_gzip(accepted) and not kept.is_gzipped):
+            return None  # to compress takes its time, which is not this lane's to give
 
-    def _answer(self, environ: Environ, shown: bytes) -> Hit | None:
+        def hit(row: Row) -> Hit | None:
+            number, project_id, version = row
+            if version != kept.version:
+                return None
+            caller = Caller(kind=CallerKind.NODE, name=reference, id=number, project_id=project_id)
+            return Hit(caller, kept.answer(environ.get("HTTP_IF_NONE_MATCH", ""), accepted))
+
+        return self._node_itself, {"reference": reference}, hit
+
+    def _answer(self, environ: Environ, shown: bytes) -> _Found | None:
         """Return what an instance, or the node that holds it, was answered to the same request."""
         form = read_form(environ)
         if form is None:
@@ -179,25 +223,12 @@ class FullLane:
         kept = self._answers.get(key)
         if kept is None or kept.caller is None or kept.requester_partition is None:
             return None
-        row = self._first(
-            shown,
-            self._unchanged,
-            {
-                "instance": kept.instance,
-                "revision": kept.revision,
-                "requester": kept.requester,
-                "requester_state": kept.requester_state,
-                "requester_partition": kept.requester_partition,
-            },
-        )
-        if row is None:
-            return None
-        return Hit(kept.caller, ("200 OK", headers_of(kept.content), kept.content))
-
-    def _first(self, shown: bytes, look: Look, sought: Mapping[str, str | int]) -> Row | None:
-        """Return what is looked for beside the authority, None if the certificate counts not."""
-        certificate = read_shown(shown)
-        if not certificate.is_for_clients or not certificate.counts_at(self._clock.now()):
-            return None
-        row = look.first({"serial": certificate.serial, **sought})
-        return row[1:] if row is not None and is_signed(shown, row[0]) else None
+        hit = Hit(kept.caller, ("200 OK", headers_of(kept.content), kept.content))
+        sought: _Sought = {
+            "instance": kept.instance,
+            "revision": kept.revision,
+            "requester": kept.requester,
+            "requester_state": kept.requester_state,
+            "requester_partition": kept.requester_partition,
+        }
+        return self._unchanged, sought, lambda _row: hit

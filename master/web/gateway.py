@@ -25,7 +25,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[str, str]]
 Environ = dict[str, Any]
 WsgiApplication = Callable[..., Iterable[bytes]]
-AtOnce = Callable[[Environ], tuple[str, Headers, bytes] | None]
+AtOnce = Callable[[Environ], Awaitable[tuple[str, Headers, bytes] | None]]
 
 #: A body that is longer waits on disk until it is there in whole.
 IN_MEMORY = 512 * 1024
@@ -44,7 +44,7 @@ class Gone(Exception):
 class Gateway:
     """An ASGI application that asks a WSGI application in one of a number of threads.
 
-    `at_once` is asked first, without a thread: so it must not wait for anything.
+    `at_once` is asked first, without a thread: so it must not keep the event loop waiting.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Gateway:
         with body:
             environ = _environ(scope, body, size)
             answer = _Answer(receive, send)
-            kept = self._at_once(environ) if self._at_once is not None else None
+            kept = await self._at_once(environ) if self._at_once is not None else None
             if kept is not None:
                 status, headers, content = kept
                 answer.start_response(status, headers)

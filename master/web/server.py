@@ -19,20 +19,24 @@ from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.front import FRONT, Front
 from slapos.master.certificates.showing import CERTIFICATE
 from slapos.master.certificates.views import BOX
+from slapos.master.database import Database
 from slapos.master.feed.admission import Admission
 from slapos.master.feed.asgi import Changes
 from slapos.master.feed.waiting import Feed
 from slapos.master.feed.watch import watch_of
 from slapos.master.http import Assembly
+from slapos.master.looks import LookFailed
 from slapos.master.settings import Profile
 from slapos.master.slap.fast_lane import FAST_LANE, FastLane
 from slapos.master.slap.full_lane import FullLane
+from slapos.master.slap.node_view import Answer
 from slapos.master.tasks import task as tasks
 from slapos.master.tasks.registry import tasks_of
 from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.worker import Doors
 from slapos.master.traffic.metrics import METRICS, Metrics
-from slapos.master.web.gateway import Application, AtOnce, Gateway
+from slapos.master.web.gateway import Application, AtOnce, Environ, Gateway
+from slapos.master.web.lookout import Lookout
 from slapos.master.web.tls import GLANCE, ServerTls, peer_certificate
 from slapos.master.web.workers import Workers
 
@@ -145,6 +149,8 @@ class Server(uvicorn.Server):
         self._is_replaced = False
         #: Called in the event loop once it listens.
         self.when_started: Callable[[], None] | None = None
+        #: Called in the event loop once no request is answered any more.
+        self.when_stopped: Callable[[], None] | None = None
 
     def leave(self) -> None:
         """End because another server has come up in the place of this one."""
@@ -180,6 +186,8 @@ class Server(uvicorn.Server):
         ):
             await asyncio.sleep(0.01)
         self._workers.stop()
+        if self.when_stopped is not None:
+            self.when_stopped()
         for task in self._running:
             task.cancel()
         for connection in self._connections():
@@ -211,7 +219,9 @@ def make_server(app: Flask, idle: int = IDLE, glance: float = GLANCE) -> Server:
     """
     parts: Assembly = app.extensions["slapos"]
     workers = Workers("request", parts.settings.threads)
-    gateway = Gateway(app, workers, _at_once(app, parts))
+    lookout = _lookout(app, parts.database)
+    is_at_hand = lookout is not None or parts.database.engine.dialect.name == "sqlite"
+    gateway = Gateway(app, workers, _at_once(app, lookout) if is_at_hand else None)
     runner = Runner(_doors(parts), tasks_of(parts.settings.profile))
     watch = watch_of(parts.database.looking, {tasks.CHANNEL: runner.wake})
     feed = Feed(parts.database, parts.clock, watch, parts.announcer)
@@ -224,21 +234,44 @@ def make_server(app: Flask, idle: int = IDLE, glance: float = GLANCE) -> Server:
     if parts.settings.tls:
         tls = ServerTls(parts.settings, parts.database, Issuing(parts.clock, app.extensions[BOX]))
     configuration = configure(changes, idle, tls.context if tls is not None else None)
-    return Server(configuration, workers, feed, runner, tls, glance)
+    server = Server(configuration, workers, feed, runner, tls, glance)
+    if lookout is not None:
+        server.when_stopped = lookout.close
+    return server
 
 
-def _at_once(app: Flask, parts: Assembly) -> AtOnce | None:
+def _at_once(app: Flask, lookout: Lookout | None) -> AtOnce:
     """Return what is asked without a thread: a look into SQLite waits for nobody.
 
-    One into PostgreSQL may wait for the network. What a web server in front says is not at hand.
+    One into PostgreSQL is waited for by the event loop, together with all else. What a web server
+    in front says of the client is not at hand here.
     """
-    if parts.database.engine.dialect.name != "sqlite":
-        return None
     lane: FastLane | FullLane = app.extensions[FAST_LANE]
     front: Front | None = app.extensions.get(FRONT)
-    if front is None:
-        return lane.answer
-    return lambda environ: None if front.take_over(environ) else lane.answer(environ)
+
+    async def ask(environ: Environ) -> Answer | None:
+        if front is not None and front.take_over(environ):
+            return None
+        if lookout is None or not isinstance(lane, FullLane):
+            return lane.answer(environ)
+        question = lane.question(environ)
+        if question is None:
+            return None
+        try:
+            row = await lookout.first(question.look, question.sought)
+        except LookFailed:
+            return None
+        return lane.finish(environ, question, row)
+
+    return ask
+
+
+def _lookout(app: Flask, database: Database) -> Lookout | None:
+    """Return what looks into PostgreSQL from the event loop, in the full profile."""
+    lane = app.extensions[FAST_LANE]
+    if database.engine.dialect.name == "sqlite" or not isinstance(lane, FullLane):
+        return None
+    return Lookout(database.glancing, lane.looks)
 
 
 def _doors(parts: Assembly) -> Doors:
