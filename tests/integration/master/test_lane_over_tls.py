@@ -20,7 +20,10 @@ from slapos.system.clock import SystemClock
 from tests.integration.master.test_tls_server import Machine, application, in_session, until
 from tests.integration.master.web_server import served
 
-LOOKOUTS = "FROM pg_stat_activity WHERE starts_with(query, 'PREPARE slapos_look') AND datname = current_database()"
+LOOKOUTS = (
+    "FROM pg_stat_activity WHERE datname = current_database() "
+    "AND starts_with(query, 'PREPARE slapos_look')"
+)
 
 
 @contextmanager
