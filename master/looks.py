@@ -28,7 +28,7 @@ class Look:
     def __init__(self, engine: Engine, statement: Select[Any]) -> None:
         self._engine = engine
         self._failures = engine.dialect.loaded_dbapi.Error
-        compiled = statement.compile(dialect=engine.dialect)
+        compiled = engine.dialect.statement_compiler(engine.dialect, statement)
         self.text = str(compiled)
         self._places = compiled.positiontup
         #: Values that the statement has of itself.
