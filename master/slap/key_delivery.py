@@ -7,20 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 from cryptography import x509
-from flask import Blueprint
+from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy.orm import Session
 
+from slapos.master.certificates import joining
 from slapos.master.certificates import service as certificates
 from slapos.master.certificates.authorities import Issuing
 from slapos.master.certificates.authority import SubjectKind, read_certificate
 from slapos.master.certificates.views import issuing
-from slapos.master.http import Elsewhere, assembly, context, in_transaction, status_of
+from slapos.master.http import Elsewhere, assembly, context, in_transaction, public, status_of
 from slapos.master.identity.caller import serve
 from slapos.master.identity.rights import Action, require
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import lookup
 from slapos.master.slap import answer, form
+from slapos.master.traffic.refused import check_guesses
 from slapos.protocol.certificate_request import make_key, make_request
 from slapos.protocol.errors import Forbidden, NotFound, SlapOSError
 from slapos.protocol.marshal import dumps
@@ -55,8 +57,8 @@ def check_on() -> None:
 def for_partition(session: Session, made_with: Issuing, node: str, partition: str) -> Delivered:
     """Return a new key and its certificate for the instance in a partition."""
     key = make_key()
-    request = make_request(key, partition)
-    _, issued = certificates.certify_partition(session, made_with, node, partition, request)
+    asked = make_request(key, partition)
+    _, issued = certificates.certify_partition(session, made_with, node, partition, asked)
     return {"key": key, "certificate": issued.certificate}
 
 
@@ -140,3 +142,26 @@ def revoke_computer_certificate() -> ResponseReturnValue:
     check_on()
     revoke_of_node(context().session, issuing(), form.field("computer_id"))
     return answer.xml(dumps(None))
+
+
+@blueprint.post("/Person_requestComputer")
+@public
+def request_computer() -> ResponseReturnValue:
+    """Make a node of a machine whose slapos.core shows a join token, with a key made here.
+
+    The title has to be the name that the token is for. The key is in the answer only, so a token
+    counts once here, whatever becomes of the answer.
+    """
+    check_on()
+    check_guesses()
+    title, key = form.field("title"), make_key()
+    token = request.headers.get("X-Access-Token", "")
+    asked = make_request(key, title)
+    joined = joining.join(context().session, issuing(), token, title, asked)
+    reference = joined.node.reference
+    return {
+        "certificate": described(joined.issued.certificate, reference),
+        "key": key,
+        "reference": reference,
+        "relative_url": f"compute_node_module/{reference}",
+    }

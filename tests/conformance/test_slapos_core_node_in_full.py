@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from slapos.protocol.http_client import HttpClient, HttpSettings
-from slapos.protocol.marshal import loads
 from slapos.protocol.slap_client import SlapClient
 from tests.conformance.peer_environment import newer_python, peer_environment
 from tests.conformance.test_slapos_core_node import Machine, give_away, make_release
@@ -38,26 +37,21 @@ class Node(Machine):
         self.reference = ""
 
     def register(self, manager: Person, project: str) -> None:
-        """Have a node made and its key, and write slapos.core's settings file."""
-        fields = {"computer_title": "core", "project_reference": project}
-        asked = manager.session.post(f"{self.master.url}requestComputer", data=fields, timeout=60)
-        assert asked.status_code == 200, asked.text
-        (node,) = manager.ask("GET", "v1/nodes")["nodes"]
-        answer = manager.session.post(
-            f"{self.master.url}generateComputerCertificate",
-            data={"computer_id": node["reference"]},
-            timeout=60,
+        """Register by slapos.core's own command, with a token, and write its settings file."""
+        asked = {"title": "core", "project": project}
+        token = manager.ask("POST", "v1/nodes/join-tokens", asked)["token"]
+        written = self.folder / "etc" / "slapos.cfg"
+        where = ("--cfg", str(written), "--master-url", self.master.url)
+        self.node(
+            "register", *where, "--master-url-web", self.master.url[:-1], "--token", token, "core"
         )
-        assert answer.status_code == 200, answer.text
-        made = loads(answer.content)
-        assert isinstance(made, dict)
-        certificate = str(made["certificate"])
+        ssl = written.parent / "ssl"
+        certificate = (ssl / "certificate").read_text()
         begin = certificate.find("COMP-")
         self.reference = certificate[begin : certificate.find("/email", begin)]
-        for name, content in (("node.key", str(made["key"])), ("node.crt", certificate)):
-            path = self.folder / name
-            path.touch(0o600)
-            path.write_text(content)
+        assert f"computer_id = {self.reference}" in written.read_text()
+        (ssl / "key").rename(self.folder / "node.key")
+        (ssl / "certificate").rename(self.folder / "node.crt")
         (self.folder / "pki").mkdir(0o700)
         (self.folder / "slapos.cfg").write_text(
             CONFIGURATION.format(folder=self.folder, url=self.master.url, reference=self.reference)

@@ -190,3 +190,39 @@ def test_without_the_setting_there_are_no_keys_and_slapos_core_goes_on(
         assert response.status_code == 403
         assert "legacy_key_delivery" in response.text
         assert "slapos node register" in response.text
+
+
+def _join_token(world: World, title: str) -> str:
+    asked = {"title": title, "project": "PROJ-1"}
+    answer = world.as_("P-21").post("/v1/nodes/join-tokens", json=asked)
+    return str(answer.get_json()["token"])
+
+
+def _register(world: World, token: str, title: str) -> TestResponse:
+    headers = {"X-Access-Token": token}
+    client = world.app.test_client()
+    return client.post("/Person_requestComputer", data={"title": title}, headers=headers)
+
+
+def test_slapos_cores_node_registers_with_a_join_token_once(world: World) -> None:
+    token = _join_token(world, "edge")
+    assert _register(world, token, "another").status_code == 403
+    answer = _register(world, token, "edge")
+    assert answer.status_code == 200, answer.text
+    made = answer.get_json()
+    begin = made["certificate"].find("COMP-")
+    reference = made["certificate"][begin : made["certificate"].find("/email", begin)]
+    assert reference == made["reference"]
+    found = x509.load_pem_x509_certificate(made["certificate"].encode())
+    key = serialization.load_pem_private_key(made["key"].encode(), None)
+    assert found.public_key() == key.public_key()
+    begin = made["certificate"].find("-----BEGIN")
+    own = shows(world, made["certificate"][begin:])
+    assert own.get(f"/getFullComputerInformation?computer_id={reference}").status_code == 200
+    assert _register(world, token, "edge").status_code == 403
+    assert _register(world, "sj1.nonsense", "edge").status_code == 403
+
+
+def test_it_registers_nowhere_where_that_is_not_set(make_world: MakeWorld) -> None:
+    world = make_world(False)
+    assert _register(world, _join_token(world, "edge"), "edge").status_code == 403

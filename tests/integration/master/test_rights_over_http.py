@@ -266,7 +266,8 @@ def test_nobody_gets_anything_without_saying_who_it_is(site: Site) -> None:
         *("/v1/invitations/acceptance", "/sign-in/code"),
         *("/sign-in/openid", "/sign-in/openid/back"),
         *("/v1/authority", "/v1/authority/revocations", "/v1/nodes/join"),
-        "/v1/certificates/renewals",
+        *("/v1/certificates/renewals", "/Person_requestComputer"),
+        *("/forgotten-password", "/v1/forgotten-password"),
     }
 
 
