@@ -232,7 +232,9 @@ def _told(client: SlapClient, answer: RequestedInstance, wanted: Wanted) -> Told
     try:
         status = client.instance_status(answer.node, answer.partition)
     except NotFound:
-        return Told(answer.connection, is_done=True)  # an old master, which does not say
+        status = None
+    if status is None:  # that master does not say how its instances do
+        return Told(answer.connection, is_done=True)
     text = str(status.get("text", ""))
     if not _is_young(status, answer) or text.startswith(f"{ERROR}{NO_DATA}"):
         return Told(answer.connection)

@@ -236,14 +236,15 @@ class SlapClient:
         response = self.http.request("POST", "requestComputerPartition", form=form, headers=headers)
         return _understood(RequestedInstance.from_marshalled, self._value(response.content))
 
-    def instance_status(self, node: str, partition: str) -> Mapping[str, Any]:
-        """Return what was said last of the instance in a partition (slap-master.md §1.2)."""
+    def instance_status(self, node: str, partition: str) -> Mapping[str, Any] | None:
+        """Return what was said last of the instance in a partition (slap-master.md §1.2).
+
+        None where the master does not tell that: slapproxy answers with a text.
+        """
         value = self._get(
             "getComputerPartitionStatus", computer_id=node, computer_partition_id=partition
         )
-        if not isinstance(value, dict):
-            raise MasterFailed("the master sent a status that is no dictionary")
-        return value
+        return value if isinstance(value, dict) else None
 
     def publish(
         self,

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import trustme
+from flask import Flask
 from sqlalchemy import select
 
 from slapos.master.app import create_app
@@ -39,6 +40,7 @@ from tests.fakes import FakeClock, FakeIdentifiers
 from tests.integration.master.catalogue import add_product, add_supply
 from tests.integration.master.factories import URL
 from tests.integration.master.full import World, by_header
+from tests.integration.master.web_server import served
 from tests.tls_server import TlsServer
 
 NAME = "master.example.com"
@@ -58,6 +60,12 @@ REQUESTED = {
     "slap_computer_id": "COMP-1",
     "slap_computer_partition_id": "slappart0",
     "timestamp": "1764000000.5",
+}
+CONFIGURATION = {
+    "reference": "computer",
+    "address": "127.0.0.1",
+    "netmask": "255.0.0.0",
+    "partition_list": [{"reference": "slappart0", "address_list": [], "tap": {"name": ""}}],
 }
 YOUNG, OLD = "Mon, 24 Nov 2025 16:00:00 GMT", "Mon, 24 Nov 2025 15:59:59 GMT"
 
@@ -360,6 +368,22 @@ def have_asked(world: World, to: Reach) -> None:
     with world.session() as session:
         apply(session)
         session.commit()
+
+
+def test_a_local_master_is_asked_in_the_same_way(app: Flask) -> None:
+    with served(app) as port:
+        peer = Peer(f"http://127.0.0.1:{port}/", "", Credentials(token="of nobody"))
+        with speaking_with(peer, reach()) as client:
+            assert "refuses it" in ask(client, peer, WANTED).error, "it has no node yet"
+            client.post_node_configuration(CONFIGURATION)
+            assert ask(client, peer, WANTED) == Told({})
+            client.publish("computer", "slappart0", {"url": "http://far/"})
+            client.report_state("computer", "slappart0", InstanceState.STARTED)
+            assert ask(client, peer, WANTED) == Told({"url": "http://far/"}, is_done=True)
+            gone = Wanted(**{**vars(WANTED), "state": InstanceState.DESTROYED})
+            assert ask(client, peer, gone).is_done
+            client.report_state("computer", "slappart0", InstanceState.DESTROYED)
+            assert ask(client, peer, gone).is_done
 
 
 def test_what_is_not_there_is_destroyed(far: Far) -> None:
