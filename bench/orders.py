@@ -23,12 +23,14 @@ from pathlib import Path
 from bench import bare_orders, orders_over_http
 from bench.fleet import BEFORE, INSTANCES, NODES, RELEASE, Fleet, make
 from bench.measure import Figure, show
+from slapos.master.app import CONNECTIONS
 from slapos.master.audit.recording import record_changes
 from slapos.master.database import open_database
 from slapos.master.identity.caller import Caller, CallerKind, Role, serve
 from slapos.master.identity.model import Tenant
 from slapos.master.mail.outbox import notices
 from slapos.master.nodes.exchange import count_exchanges
+from slapos.master.nodes.notifier import announcer_of
 from slapos.master.numbering import keep_numbers
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.full_policy import FullPolicy
@@ -67,10 +69,10 @@ class Measured:
 
 def order(url: str, run: str, connections: int, until: float) -> Sequence[float]:
     """Order until a time; return how long each order took."""
-    database = open_database(database_url(url), threads=connections, caller=None)
+    database = open_database(database_url(url), threads=connections + CONNECTIONS, caller=None)
     clock, identifiers = SystemClock(), SystemIdentifiers()
     keep_numbers(database.writing)
-    count_exchanges(database.writing, identifiers)
+    count_exchanges(database.writing, identifiers, announcer_of(database))
     record_changes(database.writing, clock, put, notices(Settings(database_url=url), clock))
     policy = FullPolicy(identifiers)
 

@@ -28,7 +28,8 @@ from slapos.master.monitoring import views as monitoring
 from slapos.master.nodes import network_views as networks
 from slapos.master.nodes import service as node_service
 from slapos.master.nodes import views as nodes
-from slapos.master.nodes.exchange import Announcer, count_exchanges
+from slapos.master.nodes.exchange import count_exchanges
+from slapos.master.nodes.notifier import announcer_of
 from slapos.master.numbering import keep_numbers
 from slapos.master.panel.openid import OPENID, openid_dialogue
 from slapos.master.panel.pages import blueprint as panel_blueprint
@@ -58,8 +59,9 @@ from slapos.system.clock import Clock, SystemClock
 from slapos.system.identifier import Identifiers, SystemIdentifiers
 from slapos.system.settings import environment
 
-#: Connections that the web server has beside those of its threads: the fast lane, the change feed.
-CONNECTIONS = 4
+#: Connections that the web server has beside those of its threads: the fast lane, the change feed,
+#: what is told to other masters.
+CONNECTIONS = 5
 
 
 def create_app(
@@ -86,7 +88,7 @@ def create_app(
     else:
         migrations.check(database, remedy=migrations.MASTER_REMEDY)
     keep_numbers(database.writing)
-    announcer = Announcer()
+    announcer = announcer_of(database)
     count_exchanges(database.writing, identifiers, announcer)
     if not is_local:
         record_changes(database.writing, clock, put, notices(settings, clock))

@@ -7,7 +7,7 @@ the rows that it goes by.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from select import POLLIN, poll
 from typing import Any
@@ -123,9 +123,12 @@ class Database:
     glancing: Engine
     reading: sessionmaker[Session]
     writing: sessionmaker[Session]
+    endings: list[Callable[[], None]] = field(default_factory=list)
 
     def close(self) -> None:
         """Let the connections go."""
+        for end in self.endings:
+            end()
         self.engine.dispose()
         self.glancing.dispose()
 

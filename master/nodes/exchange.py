@@ -77,11 +77,12 @@ def count_exchanges(
 ) -> None:
     """Have the sessions of this maker count.
 
-    `announce` is called after a commit with the ids of the nodes that have something to do.
+    `announce` is called after a commit with the ids of the nodes that have something to do; it
+    tells other processes, too. Without it the transactions themselves do, on PostgreSQL.
     """
 
     def count(session: Session) -> None:
-        _count(session, identifiers)
+        _count(session, identifiers, notifies=announce is None)
 
     def tell(session: Session) -> None:
         if not session.in_nested_transaction():
@@ -140,12 +141,12 @@ def _collect(session: Session, _context: Any) -> None:
                 _pending(session).acting.add(node_id)
 
 
-def _count(session: Session, identifiers: Identifiers) -> None:
+def _count(session: Session, identifiers: Identifiers, *, notifies: bool) -> None:
     session.flush()
     if session.in_nested_transaction():
         return  # a savepoint is kept: the transaction goes on
     pending = _pending(session)
-    notifies = session.get_bind().dialect.name == "postgresql"
+    notifies = notifies and session.get_bind().dialect.name == "postgresql"
     for node_id in sorted(pending.told | pending.heard.keys()):
         if node_id in pending.acting:
             mark = {"node": node_id, "mark": identifiers.token(MARK_LENGTH)}
