@@ -42,7 +42,7 @@ from slapos.system.identifier import SystemIdentifiers
 from tests.database import Postgresql
 
 #: A round of ours, then one of the bare rows, and so on.
-ROUNDS, SECONDS = 3, 4.0
+ROUNDS, SECONDS = 2, 5.0
 #: Until the processes have begun to work.
 BEGINNING = 4.0
 #: Free partitions for all that is ordered, bare or not.

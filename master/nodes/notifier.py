@@ -7,7 +7,7 @@ another one (PostgreSQL holds a lock from before their commit until after it).
 
 import logging
 from collections.abc import Collection
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +18,9 @@ from slapos.master.nodes.exchange import CHANNEL, Announcer
 NOTIFY = text(
     "SELECT pg_notify(:channel, CAST(id AS text)) FROM unnest(CAST(:ids AS integer[])) AS id"
 )
+
+#: Seconds after telling in which more is gathered: each telling takes time from those who work.
+GATHERING = 0.01
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class Notifier:
         self._engine = engine
         self._lock = Lock()
         self._ids: set[int] = set()
+        self._is_ending = Event()
         self._thread: Thread | None = None
 
     def __call__(self, node_ids: Collection[int]) -> None:
@@ -54,6 +58,7 @@ class Notifier:
 
     def end(self) -> None:
         """Wait until all is told."""
+        self._is_ending.set()
         with self._lock:
             thread = self._thread
         if thread is not None:
@@ -68,6 +73,7 @@ class Notifier:
                 # Who listens has mostly lost its connection too, and looks at all when it has
                 # another one; and each node asks anew within a minute.
                 log.warning("other masters cannot be told of changes: %s", error)
+            self._is_ending.wait(GATHERING)
 
     def _take(self) -> Collection[int]:
         with self._lock:
