@@ -8,6 +8,7 @@ another one (PostgreSQL holds a lock from before their commit until after it).
 import logging
 from collections.abc import Collection
 from threading import Event, Lock, Thread
+from typing import Any
 
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -43,6 +44,9 @@ class Notifier:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        #: What the driver raises where SQLAlchemy is not in between.
+        driver: Any = engine.dialect.loaded_dbapi
+        self._failure: type[Exception] = driver.Error
         self._lock = Lock()
         self._ids: set[int] = set()
         self._is_ending = Event()
@@ -66,14 +70,21 @@ class Notifier:
 
     def _tell_all(self) -> None:
         while ids := self._take():
-            try:
-                with self._engine.connect() as connection:
-                    connection.execute(NOTIFY, {"channel": CHANNEL, "ids": sorted(ids)})
-            except SQLAlchemyError as error:
+            # A connection that has just been ended shows it when it is used.
+            if not self._is_told(ids) and not self._is_told(ids):
                 # Who listens has mostly lost its connection too, and looks at all when it has
                 # another one; and each node asks anew within a minute.
-                log.warning("other masters cannot be told of changes: %s", error)
+                log.warning("other masters cannot be told of changes; the database fails")
             self._is_ending.wait(GATHERING)
+
+    def _is_told(self, ids: Collection[int]) -> bool:
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(NOTIFY, {"channel": CHANNEL, "ids": sorted(ids)})
+        except (SQLAlchemyError, self._failure) as error:
+            log.info("telling other masters: %s", error)
+            return False
+        return True
 
     def _take(self) -> Collection[int]:
         with self._lock:
