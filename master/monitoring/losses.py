@@ -66,11 +66,15 @@ BACK = (
 )
 #: So many that are back are looked at one by one, more in one go over all who wait.
 FEW_BACK = 20
-#: Nodes that are in use and have been heard of.
+#: Nodes that are in use and have been heard of; behind a remote one is a master, which is asked.
 FLEET = (
     select(NodeExchange.node_id, NodeExchange.contacted_at)
     .join(ComputeNode, ComputeNode.id == NodeExchange.node_id)
-    .where(ComputeNode.invalidated_at.is_(None), NodeExchange.contacted_at.is_not(None))
+    .where(
+        ComputeNode.invalidated_at.is_(None),
+        ~ComputeNode.is_remote,
+        NodeExchange.contacted_at.is_not(None),
+    )
 )
 LOST = exists().where(NodeLoss.node_id == NodeExchange.node_id)
 #: How many given-up nodes are listed at once.

@@ -22,6 +22,7 @@ from slapos.protocol.certificate_request import make_request
 from slapos.protocol.enrolment_client import EnrolmentClient
 from slapos.protocol.errors import (
     InvalidConfiguration,
+    InvalidRequest,
     MasterFailed,
     MasterUnreachable,
     NotFound,
@@ -30,6 +31,7 @@ from slapos.protocol.errors import (
     Unauthorized,
 )
 from slapos.protocol.http_client import HttpClient, HttpSettings
+from slapos.protocol.instance_xml import from_instance_xml, to_instance_xml
 from slapos.protocol.messages import RequestedInstance
 from slapos.protocol.prerequisite import waiting_sentence
 from slapos.protocol.slap_client import SlapClient
@@ -224,24 +226,39 @@ def words_of(error: SlapOSError) -> str:
 
 
 def _told(client: SlapClient, answer: RequestedInstance, wanted: Wanted) -> Told:
+    connection = _texts(answer.connection)
     if wanted.state is InstanceState.DESTROYED or wanted.shared:
         # Who has a shared instance cannot ask how its host does.
-        return Told(answer.connection, is_done=True)
-    if not answer.node or not answer.partition:
-        return Told(answer.connection)
+        return Told(connection, is_done=True)
+    if not _is_text(answer.node) or not _is_text(answer.partition):
+        return Told(connection)
+    assert answer.node is not None
+    assert answer.partition is not None
     try:
         status = client.instance_status(answer.node, answer.partition)
     except NotFound:
         status = None
     if status is None:  # that master does not say how its instances do
-        return Told(answer.connection, is_done=True)
+        return Told(connection, is_done=True)
     text = str(status.get("text", ""))
     if not _is_young(status, answer) or text.startswith(f"{ERROR}{NO_DATA}"):
-        return Told(answer.connection)
+        return Told(connection)
     if text.startswith(ERROR):
-        return Told(answer.connection, error=text.removeprefix(ERROR))
+        return Told(connection, error=text.removeprefix(ERROR))
     state = str(status.get("state") or wanted.state)
-    return Told(answer.connection, is_done=state == wanted.state)
+    return Told(connection, is_done=state == wanted.state)
+
+
+def _texts(connection: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is published as it is stored; raises MasterFailed when it cannot be."""
+    try:
+        return from_instance_xml(to_instance_xml(dict(connection)))
+    except (InvalidRequest, TypeError, ValueError) as error:
+        raise MasterFailed(f"what it publishes makes no sense: {error}") from error
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _is_young(status: Mapping[str, Any], answer: RequestedInstance) -> bool:

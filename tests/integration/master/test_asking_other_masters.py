@@ -276,6 +276,10 @@ def test_other_answers_are_errors_with_their_words(
 
 
 def test_nonsense_is_a_failure_of_that_master(far: Far) -> None:
+    with given(far, _connection_dict={5: "a number as a name", "a": "a text"}):
+        assert "makes no sense" in asked(far).error
+    with given(far, slap_computer_id=["no", "text"]):
+        assert not asked(far).is_done
     far.answers = {"requestComputerPartition": (200, "<html>portal</html>")}
     assert "makes no sense" in asked(far).error
     far.answers = {"requestComputerPartition": (200, "x" * (5 << 20))}

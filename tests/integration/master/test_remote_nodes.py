@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import event, select
 
 from slapos.master.app import create_app
 from slapos.master.catalog.model import SoftwareInstallation
+from slapos.master.monitoring import losses
 from slapos.master.nodes.exchange import ASK_OTHER_MASTERS
 from slapos.master.nodes.model import RemoteNode
 from slapos.master.provisioning.model import SoftwareInstance
@@ -355,6 +357,27 @@ def test_what_another_master_ordered_is_not_ordered_on(
         assert (told["phase"], told["node"]) == ("allocating", None)
     settle(runner)
     assert other.instances() == {}
+
+
+def test_a_remote_node_is_never_lost(
+    world: World, other: OtherMaster, remote: str, runner: Runner, clock: FakeClock
+) -> None:
+    order(world)
+    place = {"computer_id": remote, "computer_partition_id": "slapremote0"}
+    said = world.as_(MANAGER).post("/startedComputerPartition", data=place)
+    assert said.status_code == 200, said.text
+    clock.advance(3600)
+    with world.session() as session:
+        losses.look(session, clock.now(), timedelta(minutes=1))
+        clock.advance(3600)
+        assert losses.look(session, clock.now(), timedelta(minutes=1)) == 0
+        session.rollback()
+    partitions = world.as_(MANAGER).get(f"/v1/nodes/{remote}/partitions").get_json()["partitions"]
+    assert {each["reference"]: each["state"] for each in partitions} == {
+        "SHARED_REMOTE": "busy",
+        "slapremote0": "busy",
+        "slapremote1": "free",
+    }
 
 
 def test_what_is_to_be_asked_is_found_by_indexes(
