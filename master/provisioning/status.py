@@ -1,7 +1,7 @@
 """How instances are doing, worked out from what was requested and what the node said."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 
 from sqlalchemy.orm import Session
@@ -77,6 +77,15 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
             instance.changed_at,
         )
     if instance.requested_state == InstanceState.DESTROYED:
+        until = kept_until(instance)
+        if until is not None:
+            return (
+                Phase.DESTROYING,
+                "kept",
+                f"it is stopped, and by its filter retention_delay {_where(place)} keeps its data "
+                f"until {until:%Y-%m-%d %H:%M} UTC, and removes it then",
+                instance.changed_at,
+            )
         return (
             Phase.DESTROYING,
             "not_removed",
@@ -84,6 +93,19 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
             instance.changed_at,
         )
     return _placed(session, instance, place)
+
+
+def kept_until(instance: SoftwareInstance) -> datetime | None:
+    """Return until when, by its order, the data of an instance is kept that is to be destroyed.
+
+    None where it is not. The node goes by what the order said first, and counts from when it heard
+    of the destruction.
+    """
+    try:
+        kept_for = timedelta(days=float(instance.filters.get("retention_delay") or 0))
+        return instance.changed_at + kept_for if kept_for > timedelta(0) else None
+    except (TypeError, ValueError, OverflowError):  # the node refuses it, and says so
+        return None
 
 
 def _placed(session: Session, instance: SoftwareInstance, place: SoftwareInstance) -> _Found:

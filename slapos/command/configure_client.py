@@ -32,8 +32,8 @@ from slapos.protocol.errors import Conflict, Forbidden, InvalidConfiguration, Ma
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.tls import NotTrusted
 from slapos.system.clock import Clock, SystemClock
-from slapos.system.credentials import check_bundle, check_issued, sync_folder, waiting_key
-from slapos.system.files import write_if_changed
+from slapos.system.credentials import check_bundle, check_issued, waiting_key
+from slapos.system.files import sync_folder, write_if_changed
 from slapos.system.process_lock import process_lock
 from slapos.system.settings import (
     DEFAULT_CLIENT_CONFIGURATION,

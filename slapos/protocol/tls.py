@@ -73,8 +73,7 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_NONE
         if self.key is not None and self.certificate is not None:
             try:
-                # An empty password, so that nobody is asked for one.
-                context.load_cert_chain(self.certificate, self.key, lambda: "")
+                _load(context, self.certificate, self.key)
             except OSError as error:
                 raise InvalidConfiguration(
                     f"the certificate {self.certificate} and the key {self.key} cannot be used: "
@@ -99,6 +98,18 @@ class TlsFiles:
             raise InvalidConfiguration(
                 f"the authority's certificate {trusted} cannot be used: {error.strerror or error}"
             ) from error
+
+
+def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Load a pair: when it was exchanged between the two reads, once more."""
+    for is_last in (False, False, True):
+        try:
+            # An empty password, so that nobody is asked for one.
+            context.load_cert_chain(certificate, key, lambda: "")
+            return
+        except OSError:
+            if is_last:
+                raise
 
 
 class MasterAdapter(HTTPAdapter):

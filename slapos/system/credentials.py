@@ -1,7 +1,7 @@
 """The files by which this machine, or its user, proves who it is to a master; their renewal.
 
-The key stays what it is for as long as a registration lasts, so that a certificate can be replaced
-by its successor at any moment: one file, put in place at once.
+With each renewal comes another key, made here; key and certificate are put in place together
+(`key_pair.py`). Where only the key proves who we are, the next certificate is for the same one.
 """
 
 import logging
@@ -17,7 +17,8 @@ from slapos.protocol.errors import Forbidden, MasterFailed, SlapOSError, Unautho
 from slapos.protocol.http_client import HttpClient, HttpSettings
 from slapos.protocol.tls import NotTrusted
 from slapos.system.clock import Clock
-from slapos.system.files import write_if_changed
+from slapos.system.files import sync_folder, write_if_changed
+from slapos.system.key_pair import put_pair
 from slapos.system.process_lock import AlreadyRunning, process_lock
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,16 @@ class Credentials:
         return self.certificate_file.with_name(f".{self.certificate_file.name}.lock")
 
     @property
+    def next_key(self) -> Path | None:
+        """Return the file with the key of a renewal that is not finished.
+
+        None where key and certificate are in two folders, and cannot be exchanged together.
+        """
+        if self.key_file.parent != self.certificate_file.parent:
+            return None
+        return self.key_file.with_name(f".next.{self.key_file.name}")
+
+    @property
     def kept_authority(self) -> Path | None:
         """Return the file with the authorities, when it is ours to keep up to date."""
         path = self.authority_file
@@ -97,37 +108,44 @@ class Credentials:
 
 
 def renew(credentials: Credentials, clock: Clock) -> Certificate:
-    """Replace the certificate (and the authorities) by what the master makes of it now.
+    """Replace key and certificate (and the authorities) by what the master makes of them now.
 
     One that has expired, or that the master no longer takes, is renewed by a request which proves
-    that we have its key. Raises SlapOSError, OSError; then all is as it was.
+    that we have its key, and for that key. Raises SlapOSError, OSError; then all is as it was.
     """
-    # Imported when it is needed: it takes some megabytes.
-    from slapos.protocol.certificate_request import make_request  # noqa: PLC0415
-
     before = credentials.certificate()
     name = before.uri.rpartition(":")[2]
-    key = credentials.key_file.read_text()
-    request = make_request(key, name)
-    issued = _asked(credentials, request, is_valid=before.not_after > clock.now())
+    key, issued = _asked(credentials, name, is_valid=before.not_after > clock.now())
     check_issued(issued.certificate, key, before.uri)
     _keep_authority(credentials, issued.authority)
-    write_if_changed(credentials.certificate_file, issued.certificate)
-    sync_folder(credentials.certificate_file.parent)
+    if credentials.next_key is not None:
+        put_pair(credentials.key_file, credentials.certificate_file, key, issued.certificate)
+        credentials.next_key.unlink(missing_ok=True)
+    else:
+        write_if_changed(credentials.certificate_file, issued.certificate)
+        sync_folder(credentials.certificate_file.parent)
     return credentials.certificate()
 
 
-def _asked(credentials: Credentials, request: str, *, is_valid: bool) -> Issued:
+def _asked(credentials: Credentials, name: str, *, is_valid: bool) -> tuple[str, Issued]:
+    """Return the key that a certificate was made for, and that certificate."""
+    # Imported when it is needed: it takes some megabytes.
+    from slapos.protocol.certificate_request import make_request  # noqa: PLC0415
+
+    old = credentials.key_file.read_text()
     if is_valid:
+        # A new one waits in a file: where the answer gets lost, it is asked for again.
+        waiting = credentials.next_key
+        key = old if waiting is None else waiting_key(waiting)
         with closing(HttpClient(credentials.http_settings())) as http:
             try:
-                return EnrolmentClient(http).renew(request)
+                return key, EnrolmentClient(http).renew(make_request(key, name))
             except (NotTrusted, Unauthorized, Forbidden):
                 pass  # what stands before the master may not pass it on; the key proves it, too
     settings = credentials.http_settings(shows_certificate=False)
     with closing(HttpClient(settings)) as http:
         shown = credentials.certificate_file.read_text()
-        return EnrolmentClient(http).renew(request, expired=shown)
+        return old, EnrolmentClient(http).renew(make_request(old, name), expired=shown)
 
 
 def waiting_key(path: Path) -> str:
@@ -245,12 +263,3 @@ def check_bundle(bundle: str) -> None:
         raise MasterFailed(f"the master sent authorities that cannot be read: {error}") from error
     if not context.cert_store_stats()["x509_ca"]:
         raise MasterFailed("the master sent no certificate of an authority")
-
-
-def sync_folder(path: Path) -> None:
-    """Have it on disk which files a folder holds."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

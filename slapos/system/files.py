@@ -58,6 +58,15 @@ def _is_already(path: Path, data: bytes, mode: int, owner: tuple[int, int] | Non
         return status.st_size == len(data) and stream.read(len(data) + 1) == data
 
 
+def sync_folder(path: Path) -> None:
+    """Have it on disk which files a folder holds."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def remove_tree(path: Path) -> None:
     """Remove a file, a link or a folder with all it holds, read-only folders included.
 

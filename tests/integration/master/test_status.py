@@ -55,6 +55,21 @@ def test_the_way_of_an_instance(master: Master, instance: SoftwareInstance) -> N
     assert status(master, instance) == (Phase.DESTROYING, "not_removed")
 
 
+@pytest.mark.parametrize(
+    ("days", "reason"),
+    [("7", "kept"), (0, "not_removed"), ("x", "not_removed"), ("1e99", "not_removed")],
+)
+def test_data_that_is_kept_after_the_end_is_told_until_when(
+    master: Master, days: object, reason: str
+) -> None:
+    master.format(1)
+    kept = master.request(filters={"retention_delay": days})
+    master.request(state=DESTROYED, filters={"retention_delay": days})
+    assert status(master, kept) == (Phase.DESTROYING, reason)
+    message = instance_status(master.session, kept).message
+    assert ("keeps its data until 2026-" in message) == (reason == "kept")
+
+
 def test_an_instance_whose_release_is_built_anew_is_not_ready(
     master: Master, instance: SoftwareInstance
 ) -> None:

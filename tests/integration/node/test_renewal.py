@@ -1,5 +1,6 @@
 """Certificates that are renewed: over real TLS, by the calls of the agent and of commands."""
 
+import os
 import signal
 import ssl
 import subprocess
@@ -86,7 +87,7 @@ def test_before_two_thirds_of_its_life_nothing_is_asked(
     assert master.asked_by == []
 
 
-def test_a_certificate_is_renewed_by_itself_and_its_key_stays(
+def test_a_certificate_is_renewed_by_itself_with_another_key(
     master: FakeCertifyingMaster, tmp_path: Path
 ) -> None:
     settings = joined(master, tmp_path, age=10 * DAY)
@@ -94,8 +95,15 @@ def test_a_certificate_is_renewed_by_itself_and_its_key_stays(
     assert renewal_of(settings).run_pending() == LOOK_INTERVAL
     assert master.asked_by == [(RENEWALS, "slapos:node:COMP-1")]
     assert serial(settings) == master.issued[-1].serial_number != before
-    assert credentials_of(settings).key_file.read_bytes() == key
-    assert credentials_of(settings).certificate().not_after > now() + 13 * DAY
+    credentials = credentials_of(settings)
+    assert credentials.key_file.read_bytes() != key
+    assert credentials.key_file.stat().st_mode & 0o777 == 0o600
+    assert credentials.certificate().not_after > now() + 13 * DAY
+    # The key before is nowhere any more, and the next renewal does the same.
+    renew(credentials, SystemClock())
+    kept = {path.read_bytes() for path in credentials.key_file.parent.rglob("*key*.pem")}
+    assert kept == {credentials.key_file.read_bytes()} != {key}
+    assert _fits(credentials)
 
 
 @pytest.mark.parametrize("late", [timedelta(minutes=1), 89 * DAY])
@@ -117,6 +125,74 @@ def test_where_the_certificate_does_not_arrive_the_key_proves_it(
     renewal_of(settings).run_pending()
     assert master.asked_by == [(RENEWALS, "")] * 2
     assert serial(settings) == master.issued[-1].serial_number
+
+
+def _fits(credentials: Credentials) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_cert_chain(credentials.certificate_file, credentials.key_file)
+    return True
+
+
+def test_the_key_that_an_answer_was_lost_for_is_asked_for_again(
+    master: FakeCertifyingMaster, tmp_path: Path
+) -> None:
+    settings = joined(master, tmp_path, age=10 * DAY)
+    master.drops = {RENEWALS}
+    for _ in range(2):
+        with pytest.raises(MasterUnreachable):
+            renew(credentials_of(settings), SystemClock())
+    master.drops = set()
+    renew(credentials_of(settings), SystemClock())
+    assert len({each.public_key().public_numbers() for each in master.issued[1:]}) == 1  # type: ignore[union-attr]
+    next_key = credentials_of(settings).next_key
+    assert next_key is not None
+    assert not next_key.exists()
+
+
+class _Cut(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["the first", "a later one"])
+def test_cut_short_at_any_point_key_and_certificate_fit_together(
+    master: FakeCertifyingMaster,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_first: bool,
+) -> None:
+    """At each call by which a file or a link gets its name."""
+    for last in range(1, 20):
+        folder = tmp_path / str(last)
+        folder.mkdir()
+        credentials = credentials_of(joined(master, folder, age=10 * DAY))
+        if not is_first:
+            renew(credentials, SystemClock())
+        if not _is_cut(credentials, last, monkeypatch):
+            break
+        assert _fits(credentials)
+        renew(credentials, SystemClock())
+        assert _fits(credentials)
+        assert len(list(credentials.key_file.parent.glob("pair-*"))) == 1
+    assert last > (8 if is_first else 4)
+
+
+def _is_cut(credentials: Credentials, last: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Renew, be cut short before the `last` name is given; return whether there were so many."""
+    replace, names = os.replace, []
+
+    def cutting(source: str | Path, target: str | Path) -> None:
+        names.append(target)
+        if len(names) == last:
+            raise _Cut
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cutting)
+        try:
+            renew(credentials, SystemClock())
+        except _Cut:
+            return True
+    return False
 
 
 def test_a_revoked_certificate_is_not_renewed_and_stays_as_it_is(
@@ -235,8 +311,7 @@ def test_killed_at_any_moment_key_and_certificate_fit_together(
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_cert_chain(credentials.certificate_file, credentials.key_file)
+        assert _fits(credentials)
     renew(credentials, SystemClock())
 
 
