@@ -56,6 +56,7 @@ TURNS, BATCH = 40, 20
 BATCHES, REPORT_TURNS = 10, 6
 INFORMATION = "/getFullComputerInformation?computer_id=COMP-101"
 BEFORE = "2026-11-01T12:00:00+00:00"
+PLACE = {"computer_partition_id": "slappart0"}
 GZIP = {"Accept-Encoding": "gzip"}
 
 
@@ -153,6 +154,10 @@ def _views(name: str, world: World) -> Iterator[Figure]:
         "the same, compressed": (node, get(INFORMATION, **GZIP)),
         "the same, nothing new (304)": (node, get(INFORMATION, **{"If-None-Match": etag})),
         "a repeated request": (instance, post("/requestComputerPartition", form)),
+        "a status report by itself": (
+            node,
+            post("/startedComputerPartition", {"computer_id": "COMP-101", **PLACE}),
+        ),
     }
     for what, (client, message) in asked.items():
         pairs = [
