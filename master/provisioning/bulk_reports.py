@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from slapos.master.identity.caller import CallerKind, caller_of
-from slapos.master.nodes.exchange import tell_anew
+from slapos.master.nodes.exchange import heard_from, tell_anew
 from slapos.master.nodes.model import ComputeNode, ComputePartition, TakenReport
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.reported import Reported
@@ -34,6 +34,7 @@ from slapos.master.text import kept_message
 from slapos.master.timestamp import from_timestamp, read_moment
 from slapos.protocol.errors import InvalidRequest
 from slapos.protocol.node_reports import Report, is_plain_state
+from slapos.protocol.states import InstanceState
 from slapos.system.clock import Clock
 
 #: How old the written time of the last report may be, when it says nothing new.
@@ -124,6 +125,11 @@ class _Told:
     about: datetime | None
     since: datetime | None
 
+    @property
+    def says_something(self) -> bool:
+        """Whether it says a state or an error."""
+        return bool(self.state or self.error)
+
     def added_to(self, reported: Reported, now: datetime, changed_at: datetime) -> Reported:
         """Return what is known with this report."""
         about = changed_at if self.about is None else self.about
@@ -177,7 +183,7 @@ def take_in(session: Session, clock: Clock, node: ComputeNode, batch: Sequence[R
     groups = _plain(batch) if _says_itself(session, node) else {}
     if not groups:
         return set()
-    said = _said(session, node, groups)
+    said = _said(session, node.id, groups)
     ids = [each.id for instance in said for each in instance.told]
     now = clock.now()
     new = _take(session, node.id, ids, now) if ids else set()
@@ -186,6 +192,34 @@ def take_in(session: Session, clock: Clock, node: ComputeNode, batch: Sequence[R
     if any(each.is_told for each in outcomes):
         tell_anew(session, node.id)
     return set(ids)
+
+
+def take_one(
+    session: Session,
+    clock: Clock,
+    node: str,
+    partition: str,
+    *,
+    state: InstanceState | None = None,
+    error: str | None = None,
+    about: datetime | None = None,
+) -> bool:
+    """Take in what a node says of one instance of its own; return whether that was plain."""
+    caller = caller_of(session)
+    if caller.kind is not CallerKind.NODE or caller.name != node or caller.id is None:
+        return False
+    told = _Told("", state, kept_message(error) if error else None, about, None)
+    if state not in (InstanceState.STARTED, InstanceState.STOPPED, None) or not told.says_something:
+        return False
+    said, now = _said(session, caller.id, {partition: [told]}), clock.now()
+    if not said:
+        return False
+    heard_from(session, caller.id, now)
+    outcome = _outcome(said[0], {told.id}, now)
+    _write(session, [outcome] if outcome.is_new else [])
+    if outcome.is_told:
+        tell_anew(session, caller.id)
+    return True
 
 
 def seen(session: Session, node: ComputeNode, ids: Sequence[str]) -> Set[str]:
@@ -232,12 +266,10 @@ def _read(report: Report) -> _Told | None:
         return None
 
 
-def _said(
-    session: Session, node: ComputeNode, groups: Mapping[str, Sequence[_Told]]
-) -> Sequence[_Said]:
+def _said(session: Session, node_id: int, groups: Mapping[str, Sequence[_Told]]) -> Sequence[_Said]:
     """Return what is told of instances that are there, and that host none that failed."""
     ask = ON_POSTGRESQL if _is_postgresql(session) else ON_SQLITE
-    rows = session.execute(ask.instances, {"node": node.id, "partitions": list(groups)})
+    rows = session.execute(ask.instances, {"node": node_id, "partitions": list(groups)})
     said = [_Said(row, groups[row.reference]) for row in rows]
     hosts = [each.row.id for each in said if each.tells_of_shared]
     failing = set(session.scalars(ask.failing_hosts, {"hosts": hosts})) if hosts else set()

@@ -14,7 +14,7 @@ from slapos.master.catalog import service as catalog
 from slapos.master.http import context, keep, reason_of, status_of
 from slapos.master.identity.rights import Action, require
 from slapos.master.nodes import service as nodes
-from slapos.master.provisioning import lookup, reports
+from slapos.master.provisioning import bulk_reports, lookup, reports
 from slapos.master.provisioning import service as provisioning
 from slapos.master.provisioning.model import SoftwareInstance
 from slapos.master.provisioning.service import InstanceOrder
@@ -168,13 +168,12 @@ def destroyed_computer_partition() -> ResponseReturnValue:
 @blueprint.post("/softwareInstanceError")
 def software_instance_error() -> ResponseReturnValue:
     """Take in that an instance, or one shared instance on it, failed."""
-    reports.report_error(
-        context().session,
-        context().clock,
-        form.meant_instance(),
-        form.optional("error_log") or "",
-        form.about(),
-    )
+    session, clock, about = context().session, context().clock, form.about()
+    error, is_own = form.optional("error_log"), form.optional("slave_reference") is None
+    if not is_own or not bulk_reports.take_one(
+        session, clock, *form.place(), error=error, about=about
+    ):
+        reports.report_error(session, clock, form.meant_instance(), error or "", about)
     return answer.text(IGNORED)
 
 
@@ -397,7 +396,7 @@ def _report_build(state: BuildState, message: str = "") -> ResponseReturnValue:
 
 
 def _report_state(state: InstanceState) -> ResponseReturnValue:
-    reports.report_state(
-        context().session, context().clock, form.instance_here(), state, form.about()
-    )
+    session, clock, about = context().session, context().clock, form.about()
+    if not bulk_reports.take_one(session, clock, *form.place(), state=state, about=about):
+        reports.report_state(session, clock, form.instance_here(), state, about)
     return answer.text(IGNORED)

@@ -9,7 +9,7 @@ import logging
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -451,3 +451,46 @@ def test_the_lane_counts_logs_and_limits_as_the_long_way(
     labels = 'method="GET",operation="slap_tool.get_full_computer_information",status="200"'
     assert f"slapos_master_requests_total{{{labels}}} 5.0".encode() in counted
     app.extensions["slapos"].database.close()
+
+
+def test_what_a_node_says_of_its_own_takes_few_statements(
+    fleet: Fleet, statements: list[str]
+) -> None:
+    """As slapos.core's node does it; what it says of another's, or of none, is refused as ever."""
+
+    def say(call: str, node: str = "COMP-1", partition: str = "slappart0", **more: str) -> int:
+        place = {"computer_id": node, "computer_partition_id": partition}
+        environ: Any = {CERTIFICATE: fleet.node}
+        answer = fleet.world.app.test_client().post(
+            f"/{call}", data=place | more, environ_overrides=environ
+        )
+        return answer.status_code
+
+    def known() -> Any:
+        with fleet.world.session() as session:
+            return session.query(SoftwareInstance).filter_by(title="web").one().reported
+
+    assert say("startedComputerPartition") == 200
+    assert (known().state, known().at) == ("started", fleet.clock.now())
+    statements.clear()
+    assert say("startedComputerPartition") == 200
+    assert len(statements) <= 5
+    assert not any(each.startswith("UPDATE software_instances") for each in statements)
+    fleet.clock.advance(1)
+    assert say("softwareInstanceError", error_log="broken") == 200
+    assert (known().error, known().since) == ("broken", fleet.clock.now())
+    assert b"#error broken" in fleet.tell(fleet.world.app, fleet.node).data
+    assert say("softwareInstanceError") == 200
+    assert known().error == "no reason was given"
+    assert say("startedComputerPartition", timestamp="12.5") == 200
+    assert known().about == datetime.fromtimestamp(12.5, UTC)
+    refused = [
+        say("startedComputerPartition", node="COMP-2"),
+        say("startedComputerPartition", partition="slappart2"),
+        say("startedComputerPartition", partition="nowhere"),
+        say("softwareInstanceError", node="COMP-2", error_log="broken"),
+    ]
+    assert refused == [404] * 4
+    with fleet.world.session() as session:
+        (exchange,) = session.query(ComputeNode).filter_by(reference="COMP-1").all()
+        assert exchange.contacted_at == fleet.clock.now()
