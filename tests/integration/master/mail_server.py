@@ -48,6 +48,16 @@ class MailServer:
 
 
 @contextmanager
+def started_plain_mail_server(folder: Path, host: str) -> Iterator[MailServer]:
+    """Give one that takes mail from whoever is on this machine, without TLS or a password."""
+    server = MailServer(folder / "none", _free_port())
+    controller = Controller(server, hostname=host, port=server.port)
+    controller.start()
+    yield server
+    controller.stop()
+
+
+@contextmanager
 def started_mail_server(folder: Path) -> Iterator[MailServer]:
     """Give a mail server that takes mail after STARTTLS and a password only."""
     authority = trustme.CA()

@@ -21,7 +21,11 @@ from slapos.master.tasks.runner import Runner
 from slapos.master.tasks.worker import Doors, make_rows
 from tests.fakes import FakeClock
 from tests.integration.master.mail_server import PASSWORD as SERVER_PASSWORD
-from tests.integration.master.mail_server import MailServer, started_mail_server
+from tests.integration.master.mail_server import (
+    MailServer,
+    started_mail_server,
+    started_plain_mail_server,
+)
 from tests.integration.master.people import OTHER_PASSWORD, PASSWORD, URL, People, code_of
 from tests.integration.master.test_second_factor import enrol
 
@@ -252,6 +256,24 @@ def test_a_server_that_does_not_prove_who_it_is_gets_nothing(
     assert subjects(people, server) == []
     assert waiting(people) == 1
     assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+def test_a_mail_server_on_this_machine_needs_no_tls_and_any_other_does(
+    people: People, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    people.person(EMAIL)
+    for host, count in (("127.0.0.1", 1), ("127.0.0.2", 0)):
+        with started_plain_mail_server(tmp_path, host) as plain:
+            settings = replace(
+                people.parts.settings,
+                smtp_url=f"smtp://{host}:{plain.port}",
+                smtp_password_file=None,
+                smtp_ca_file=None,
+            )
+            people.parts = replace(people.parts, settings=settings)
+            people.nobody().post("/v1/forgotten-password", json={"email": EMAIL})
+            assert len(subjects(people, plain)) == count
+    assert waiting(people) == 1
 
 
 def test_without_a_mail_server_an_administrator_makes_links(
