@@ -15,12 +15,12 @@ from slapos.node.doors import Doors
 from slapos.node.format.format import RESOURCE
 from slapos.node.layout import Layout
 from slapos.node.record import PartitionRecord
-from slapos.node.report.destruction import end_and_empty, kept_until, run_last_programs
+from slapos.node.report.destruction import DATE, end_and_empty, kept_until, run_last_programs
 from slapos.node.users import Account
 from slapos.protocol.errors import SlapOSError
 from slapos.protocol.messages import PartitionInformation
 from slapos.protocol.states import InstanceState
-from slapos.system.files import remove_tree
+from slapos.system.files import remove_tree, write_if_changed
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ def evict(reference: str, record: PartitionRecord, account: Account, doors: Door
     doors.reports.forget_partition(reference)
     run_last_programs(reference, folder, account, doors)
     until = kept_until(folder, doors.now())
+    if until > doors.now():  # what is cut short goes on with the same day
+        write_if_changed(folder / DATE, str(until))
 
     def put_aside() -> None:
         if until > doors.now():
@@ -81,9 +83,11 @@ def evict(reference: str, record: PartitionRecord, account: Account, doors: Door
 def _put_aside(reference: str, instance: str, until: float, layout: Layout) -> None:
     layout.kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     layout.kept.chmod(0o700)
-    aside = layout.kept / f"{reference}_{instance.replace('/', '-')}_{until:.0f}"
+    plain = instance.replace("/", "-").replace("_", "-")
+    aside = layout.kept / f"{reference}_{plain}_{until:.0f}"
     aside.mkdir(mode=0o700, exist_ok=True)
-    for path in sorted(layout.partition(reference).iterdir()):
+    # The day goes last: as long as it is there, all else is to be kept, too.
+    for path in sorted(layout.partition(reference).iterdir(), key=lambda path: path.name == DATE):
         if path.name != RESOURCE:
             path.rename(aside / path.name)
     logger.warning("%s: the data of %s is kept in %s", reference, instance, aside)
@@ -93,8 +97,8 @@ def kept_data(layout: Layout) -> Iterator[KeptData]:
     """Return what was put aside; only the node's own user sees it."""
     with suppress(OSError):
         for folder in sorted(layout.kept.iterdir()):
-            partition, _, rest = folder.name.partition("_")
-            instance, _, until = rest.rpartition("_")
+            rest, _, until = folder.name.rpartition("_")
+            partition, _, instance = rest.rpartition("_")
             with suppress(ValueError):
                 yield KeptData(
                     folder=folder, partition=partition, instance=instance, until=float(until)

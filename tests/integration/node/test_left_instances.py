@@ -4,6 +4,7 @@ It goes on until its place is given to another one, which never meets what it ha
 """
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -114,6 +115,24 @@ def test_what_has_to_be_kept_for_some_days_is_put_aside(world: World, pid: int) 
     kept.folder.rename(kept.folder.with_name("slappart0_guid-slappart0_1000"))
     world.run("report")
     assert list(kept_data(world.layout)) == []
+
+
+def test_what_was_cut_short_while_it_was_put_aside_is_put_there_whole(
+    world: World, pid: int
+) -> None:
+    """The delay has been moved by then, and only the day says that the rest is kept, too."""
+    until = time.time() + 86400
+    (world.partition() / ".slapos-retention-lock-date").write_text(str(until))
+    (world.partition() / ".slapos-retention-lock-delay").unlink()
+    begun = world.layout.kept / f"slappart0_guid-slappart0_{until:.0f}"
+    begun.mkdir(mode=0o700, parents=True)
+    (begun / "moved").write_text("before")
+    want_another(world)
+    answer = world.run("instance")
+    assert answer.returncode == 0, answer.stdout
+    [kept] = kept_data(world.layout)
+    assert {path.name for path in kept.folder.iterdir()} >= {"moved", "srv"}
+    assert kept.folder == begun
 
 
 def test_one_whose_removal_fails_is_tried_again_before_another_begins(
