@@ -13,6 +13,7 @@ BENCHMARKS = {
     "supervise": "1,000 processes under supervision, beside bare ones and plain supervisord",
     "journal": "writing a report down, beside one fsync",
     "feed_waiters": "6,000 nodes that wait for a change",
+    "certified_waiters": "6,100 nodes that wait with certificates, over TLS and without",
     "full_view": "what nodes ask a full master over TLS, and report, beside an empty Flask view",
     "helloworld": "request to healthy, the release already built",
     "monitor": "a sample of what 1,000 processes use, beside psutil",
@@ -30,7 +31,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"there is no benchmark {', '.join(unknown)}; there are:", file=sys.stderr)
         for name, what in BENCHMARKS.items():
-            print(f"  {name:<16}{what}", file=sys.stderr)
+            print(f"  {name:<18}{what}", file=sys.stderr)
         return 2
     for name in names or BENCHMARKS:
         print(f"== {name}: {BENCHMARKS[name]}", flush=True)

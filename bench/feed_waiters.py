@@ -1,5 +1,6 @@
 """Thousands of nodes that wait for a change: memory, how soon one is told, what others notice."""
 
+import os
 import random
 import resource
 import selectors
@@ -42,13 +43,13 @@ def main() -> None:
         client = LeanClient()
         stack.callback(client.close)
         before = {"view": _ask(client, port, NOT_WAITING), "kept": _ask(client, port, INFORMATION)}
-        empty = _memory(process.pid)
+        empty = memory(process.pid)
         crowd = Crowd(port, tokens)
         stack.callback(crowd.close)
         delays = sorted(crowd.change_one(client) for _ in range(CHANGES))
-        full = _memory(process.pid)
+        full = memory(process.pid)
         during = {"view": _ask(client, port, NOT_WAITING), "kept": _ask(client, port, INFORMATION)}
-        idle = _cpu_share(process.pid)
+        idle = cpu_share(process.pid)
     show(
         [
             Figure(
@@ -139,20 +140,23 @@ def _ask(client: LeanClient, port: int, message: bytes) -> float:
     return statistics.median(client.ask(port, [message] * BATCH) for _ in range(TURNS))
 
 
-def _memory(pid: int) -> float:
+def memory(pid: int) -> float:
     """Return how much memory a process has, in kB."""
     line = next(x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in x)
     return float(line.split()[1])
 
 
-def _cpu_share(pid: int) -> float:
-    def used() -> int:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
-
-    before = used()
+def cpu_share(pid: int) -> float:
+    """Return the seconds of a processor that a process takes a second."""
+    before = cpu_seconds(pid)
     time.sleep(5)
-    return (used() - before) / 100 / 5
+    return (cpu_seconds(pid) - before) / 5
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds of a processor that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

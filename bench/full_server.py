@@ -1,8 +1,9 @@
 """A full master with a Flask view beside it that does nothing, in the same server.
 
-    python -m bench.full_server DATABASE-URL SECRET-FILE PORT
+    python -m bench.full_server DATABASE-URL SECRET-FILE PORT [front]
 
-It speaks TLS, but plain HTTP when the secret file is `-`. The view at /empty is a bare Flask
+It speaks TLS, but plain HTTP when the secret file is `-`, and behind a web server of this machine
+(`front`), whose word on the client's certificate it takes. The view at /empty is a bare Flask
 application's: nothing of ours is around it but the web server.
 """
 
@@ -11,6 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,18 @@ from slapos.master.web.server import make_server
 
 EMPTY = "/empty"
 PLAIN = "-"
+FRONT = "front"
 
 
-def main(url: str, secret: str, port: int) -> None:
+def main(url: str, secret: str, port: int, front: str = "") -> None:
     logging.basicConfig(level=logging.INFO, filename=os.devnull)  # written, as it is in earnest
     app = create_app(
         Settings(
             database_url=database_url(url),
             profile=Profile.FULL,
             secret_file=None if secret == PLAIN else Path(secret),
-            tls=secret != PLAIN,
+            tls=secret != PLAIN and front != FRONT,
+            trusted_proxies=(ip_network("127.0.0.1"),) if front == FRONT else (),
         )
     )
     bare, ours = Flask("bare"), app.wsgi_app
@@ -48,4 +52,4 @@ def main(url: str, secret: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

@@ -37,7 +37,7 @@ from slapos.master.tasks.worker import Doors
 from slapos.master.traffic.metrics import METRICS, Metrics
 from slapos.master.web.gateway import Application, AtOnce, Environ, Gateway
 from slapos.master.web.lookout import Lookout
-from slapos.master.web.tls import GLANCE, ServerTls, peer_certificate
+from slapos.master.web.tls import GLANCE, ServerTls, bound_buffers, peer_certificate
 from slapos.master.web.workers import Workers
 
 #: Seconds that a connection may be silent while the server waits for bytes.
@@ -232,6 +232,7 @@ def make_server(app: Flask, idle: int = IDLE, glance: float = GLANCE) -> Server:
     changes = Changes(feed, parts.identifiers, gateway, metrics.waiting, admits)
     tls = None
     if parts.settings.tls:
+        bound_buffers()
         tls = ServerTls(parts.settings, parts.database, Issuing(parts.clock, app.extensions[BOX]))
     configuration = configure(changes, idle, tls.context if tls is not None else None)
     server = Server(configuration, workers, feed, runner, tls, glance)
