@@ -39,7 +39,7 @@ class SignIn(Base):
     """A browser or program in which a person has signed in, for as long as that counts."""
 
     __tablename__ = "sign_ins"
-    __table_args__ = (Index(None, "person_id"), Index(None, "expires_at"))
+    __table_args__ = (Index(None, "person_id"), Index(None, "expires_at"), Index(None, "used_at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     person_id: Mapped[int] = mapped_column(ForeignKey("persons.id", ondelete="CASCADE"))
@@ -83,6 +83,7 @@ class OneTimeLink(Base):
     """A link that is good once: to become the first administrator, or for a new password."""
 
     __tablename__ = "one_time_links"
+    __table_args__ = (Index(None, "expires_at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     #: Of `slapos.master.identity.links.LinkKind`.
@@ -186,6 +187,7 @@ class Attempts(Base):
     """How often somebody tried to sign in, for an account or from an address, and failed."""
 
     __tablename__ = "sign_in_attempts"
+    __table_args__ = (Index(None, "last_at"),)
 
     #: A hash, of an e-mail address that may have no account, or of a network address.
     key: Mapped[str] = mapped_column(String(HASH_LENGTH), primary_key=True)

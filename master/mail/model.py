@@ -16,7 +16,11 @@ class Mail(Base):
     """An e-mail that waits to be sent; it goes when it is."""
 
     __tablename__ = "mails"
-    __table_args__ = (Index(None, "next_at"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index(None, "next_at"),
+        Index(None, "made_at"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer(), "sqlite"), primary_key=True

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session, selectinload
 
 from slapos.master.identity.caller import CallerKind, caller_of
-from slapos.master.identity.rights import Action, not_there, require
+from slapos.master.identity.rights import Action, not_there, require, visible
 from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes.exchange import heard_from, touch
 from slapos.master.nodes.model import (
@@ -71,6 +72,13 @@ class NodeFormat:
 def nodes(session: Session) -> Sequence[ComputeNode]:
     """Return every node, by reference."""
     return session.scalars(select(ComputeNode).order_by(ComputeNode.reference)).all()
+
+
+def seen(session: Session, statement: Select[Any]) -> Select[Any]:
+    """Return a SELECT among nodes that leaves out those that the caller may not see."""
+    return visible(
+        session, statement, Kind.NODE, project=ComputeNode.project_id, node=ComputeNode.id
+    )
 
 
 NODE = select(ComputeNode).where(ComputeNode.reference == bindparam("reference"))

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from flask import Blueprint, abort, request, url_for
+from sqlalchemy import select
 
-from slapos.master.catalog import service as catalog
 from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.http import context
 from slapos.master.identity.rights import Action, may, require
@@ -131,22 +131,22 @@ def _find_trees(title: str | None) -> Iterable[Row]:
 
 
 def _find_nodes(title: str | None, reference: str | None) -> Iterable[Row]:
-    for node in _nodes():
-        if title in (None, node.title) and reference in (None, node.reference):
-            yield {
-                "uid": node.id,
-                "title": node.title,
-                "reference": node.reference,
-                "portal_type": "Compute Node",
-                "relative_url": f"{NODE_MODULE}/{node.id}",
-            }
-
-
-def _nodes() -> Iterable[ComputeNode]:
-    """Return the nodes that the caller may see."""
-    caller = context().caller
-    found = nodes.nodes(context().session)
-    return [node for node in found if may(caller, Action.SEE, node.subject())]
+    wanted = {ComputeNode.title: title, ComputeNode.reference: reference}
+    statement = nodes.seen(context().session, select(ComputeNode.id))
+    for column, value in wanted.items():
+        if value is not None:
+            statement = statement.where(column == value)
+    # Not the nodes themselves: clients can only ask for all there are.
+    columns = statement.with_only_columns(ComputeNode.id, ComputeNode.title, ComputeNode.reference)
+    found = context().session.execute(columns.order_by(ComputeNode.reference).limit(_limit()))
+    for number, its_title, its_reference in found:
+        yield {
+            "uid": number,
+            "title": its_title,
+            "reference": its_reference,
+            "portal_type": "Compute Node",
+            "relative_url": f"{NODE_MODULE}/{number}",
+        }
 
 
 def _find_instances(tree: str) -> Iterable[Row]:
@@ -168,17 +168,21 @@ def _find_instances(tree: str) -> Iterable[Row]:
 
 
 def _find_installations(node: str | None) -> Iterable[Row]:
-    for each in _nodes():
-        if node not in (None, each.reference):
-            continue
-        for installation in catalog.installations(context().session, each.id):
-            yield {
-                "uid": installation.id,
-                "portal_type": "Software Installation",
-                "relative_url": f"{INSTALLATION_MODULE}/{installation.id}",
-                "url_string": installation.url,
-                "SoftwareInstallation_getNewsDict": _installation_news(installation),
-            }
+    on_nodes = select(SoftwareInstallation).join(
+        ComputeNode, ComputeNode.id == SoftwareInstallation.node_id
+    )
+    statement = nodes.seen(context().session, on_nodes)
+    if node is not None:
+        statement = statement.where(ComputeNode.reference == node)
+    ordered = statement.order_by(ComputeNode.reference, SoftwareInstallation.id)
+    for installation in context().session.scalars(ordered.limit(_limit())):
+        yield {
+            "uid": installation.id,
+            "portal_type": "Software Installation",
+            "relative_url": f"{INSTALLATION_MODULE}/{installation.id}",
+            "url_string": installation.url,
+            "SoftwareInstallation_getNewsDict": _installation_news(installation),
+        }
 
 
 # Documents.

@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import Blueprint, Response, abort, jsonify, request, url_for
 from flask.typing import ResponseReturnValue
+from sqlalchemy import select
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -370,8 +371,9 @@ def _report_build(asked: dict[str, Any], state: BuildState, message: str = "") -
 
 @_call("allDocs.WIP.compute_node_list", reads=True)
 def _list_nodes(_asked: dict[str, Any]) -> Any:
-    known = nodes.nodes(context().session)
-    return {"result_list": [{"computer_guid": node.reference} for node in known]}
+    seen = nodes.seen(context().session, select(ComputeNode.reference))
+    known = context().session.scalars(seen.order_by(ComputeNode.reference))
+    return {"result_list": [{"computer_guid": reference} for reference in known]}
 
 
 @_call("get.v0.compute_node_status", reads=True)

@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import event
 
 from slapos.protocol.marshal import dumps
 
@@ -113,6 +114,29 @@ def test_nodes_and_their_news(client: FlaskClient) -> None:
     assert view["my_title"] == "computer"
     assert view["my_news"]["computer"]["text"].startswith("#access")
     assert view["my_news"]["partition"].keys() == {"slappart0"}
+
+
+def test_nodes_and_releases_take_one_statement_however_many(client: FlaskClient) -> None:
+    found: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        found.append(statement)
+
+    engine = client.application.extensions["slapos"].database.engine
+    counts = []
+    for number, name in enumerate(("computer", "other", "third"), 1):
+        format_node(client, 1, name)
+        form = {"url": RELEASE, "computer_id": name}
+        assert client.post("/supplySupply", data=form).status_code == 200
+        event.listen(engine, "before_cursor_execute", note)
+        assert len(search(client, NODES)) == number
+        every = INSTALLATIONS.partition(" AND default_aggregate")[0]
+        assert len(search(client, every)) == number
+        event.remove(engine, "before_cursor_execute", note)
+        counts.append(sum(statement.startswith("SELECT") for statement in found))
+        found.clear()
+    assert counts[0] == counts[1] == counts[2]
+    assert len(search(client, NODES, limit="2")) == 2
 
 
 def test_releases_of_a_node(client: FlaskClient) -> None:

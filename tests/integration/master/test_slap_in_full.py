@@ -182,6 +182,15 @@ def test_services_are_listed_to_their_owner(world: World, web: str, foreign: str
     assert world.as_("P-11").get(document).status_code == 404
 
 
+def test_nodes_are_listed_to_those_who_may_see_them(world: World) -> None:
+    query = 'portal_type:"Compute Node" AND validation_state:validated'
+    asked = {"mode": "search", "query": query}
+    shown = world.as_("P-22").get("/hateoas/", query_string=asked).get_json()
+    assert [row["reference"] for row in shown["_embedded"]["contents"]] == ["COMP-2"]
+    listed = world.as_("P-22").post("/slapos.allDocs.WIP.compute_node_list", json={})
+    assert listed.get_json() == {"result_list": [{"computer_guid": "COMP-2"}]}
+
+
 def test_json_rpc_names_instances_by_reference(world: World, web: str, foreign: str) -> None:
     url, asked = "/slapos.get.v0.software_instance", {"instance_guid": web}
     assert world.as_("P-11").post(url, json=asked).get_json()["instance_guid"] == web
