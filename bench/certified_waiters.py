@@ -179,6 +179,9 @@ class Crowd:
         """Wait until all of them wait: those whose token was an old one have been told."""
         while self._told(1):
             pass
+        # The master may have given up this connection, on which nothing was asked meanwhile.
+        self._orders.close()
+        self._orders = self._connect(None)
 
     def change_one(self) -> float:
         """Order something for one node; return the seconds from then until it is told."""
