@@ -81,6 +81,9 @@ def make(database: Database, fleet: Fleet) -> None:
             print(f"{what}: {made} in {time.perf_counter() - begun:.1f} s", flush=True)
         if connection.dialect.name == "postgresql":
             _advance_sequences(connection)
+        else:  # other tables' rows have their numbers from what is there
+            connection.exec_driver_sql("INSERT INTO reference_numbers (id) VALUES (10000000)")
+            connection.exec_driver_sql("DELETE FROM reference_numbers")
     is_postgresql = database.engine.dialect.name == "postgresql"
     with database.looking.connect() as connection:
         connection.exec_driver_sql("VACUUM ANALYZE" if is_postgresql else "ANALYZE")

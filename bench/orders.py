@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from bench import bare_orders, orders_over_http
@@ -43,12 +44,14 @@ from tests.database import Postgresql
 
 #: A round of ours, then one of the bare rows, and so on.
 ROUNDS, SECONDS = 2, 5.0
-#: Until the processes have begun to work.
-BEGINNING = 4.0
+#: Orders of a connection that warm it up, and do not count.
+WARMING = 10
 #: Free partitions for all that is ordered, bare or not.
 PLACES = 120_000
 
-Work = Callable[[str, str, int, float], Sequence[float]]
+Work = Callable[[str, str, int], Sequence[float]]
+#: What the processes of a round begin by, in each of them.
+_BEGIN: list[Barrier] = []
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,8 @@ class Measured:
     bare: list[float] = field(default_factory=list)
 
 
-def order(url: str, run: str, connections: int, until: float) -> Sequence[float]:
-    """Order until a time; return how long each order took."""
+def order(url: str, run: str, connections: int) -> Sequence[float]:
+    """Order for a while; return how long each order took."""
     database = open_database(database_url(url), threads=connections + CONNECTIONS, caller=None)
     clock, identifiers = SystemClock(), SystemIdentifiers()
     keep_numbers(database.writing)
@@ -77,8 +80,8 @@ def order(url: str, run: str, connections: int, until: float) -> Sequence[float]
     policy = FullPolicy(identifiers)
 
     def one(lane: int) -> list[float]:
-        taken, number = [], 0
-        while time.time() < until:
+        taken, number, until = [], 0, _begin()
+        while time.perf_counter() < until:
             number += 1
             owner = BEFORE + 1 + (number * 7 + lane) % 1000
             project = BEFORE + 1 + (owner - BEFORE - 1) % 10
@@ -107,13 +110,13 @@ def order(url: str, run: str, connections: int, until: float) -> Sequence[float]
     return found
 
 
-def insert(nodes: int, url: str, run: str, connections: int, until: float) -> Sequence[float]:
-    """Write the rows of orders until a time; return how long those of each order took."""
+def insert(nodes: int, url: str, run: str, connections: int) -> Sequence[float]:
+    """Write the rows of orders for a while; return how long those of each order took."""
 
     def one(lane: int) -> list[float]:
-        taken, number = [], 0
+        taken, number, until = [], 0, _begin()
         with bare_orders.opened(url) as write:
-            while time.time() < until:
+            while time.perf_counter() < until:
                 number += 1
                 node = BEFORE + 1 + (number * 7 + lane * 31) % nodes
                 begun = time.perf_counter()
@@ -124,21 +127,27 @@ def insert(nodes: int, url: str, run: str, connections: int, until: float) -> Se
     return _in_lanes(one, connections)
 
 
+def _know(begin: Barrier) -> None:
+    _BEGIN.append(begin)
+
+
+def _begin() -> float:
+    """Wait until all are there, and return when to end."""
+    _BEGIN[0].wait()
+    return time.perf_counter() + SECONDS
+
+
 def _in_lanes(one: Callable[[int], list[float]], lanes: int) -> Sequence[float]:
     with ThreadPoolExecutor(lanes) as pool:
-        return [each for taken in pool.map(one, range(lanes)) for each in taken]
+        return [each for taken in pool.map(one, range(lanes)) for each in taken[WARMING:]]
 
 
 def _run(work: Work, url: str, name: str, hands: Hands) -> list[float]:
-    with multiprocessing.get_context("spawn").Pool(hands.processes) as pool:
-        until = time.time() + BEGINNING + SECONDS
-        found = pool.starmap(
-            work,
-            [
-                (url, f"{name} {number}", hands.connections, until)
-                for number in range(hands.processes)
-            ],
-        )
+    context = multiprocessing.get_context("spawn")
+    begin = context.Barrier(hands.processes * hands.connections)
+    with context.Pool(hands.processes, _know, [begin]) as pool:
+        orders = [(url, f"{name} {number}", hands.connections) for number in range(hands.processes)]
+        found = pool.starmap(work, orders, chunksize=1)
     return [each for taken in found for each in taken]
 
 
@@ -158,6 +167,7 @@ def _figures(where: str, fleet: Fleet, hands: Hands, measured: Measured) -> list
     ours, bare = sorted(measured.ours), sorted(measured.bare)
     rate, limit = lanes / statistics.mean(ours), lanes / statistics.mean(bare)
     what = f"{where}, {fleet.nodes} nodes, {fleet.instances} instances"
+    print(f"{what}: {rate:.0f}/s, bare {limit:.0f}/s", flush=True)
     return [
         Figure(
             f"orders allocated a second, {what}",
