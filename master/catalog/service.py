@@ -1,6 +1,6 @@
 """What can be done with releases on nodes. Nothing here commits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Select, bindparam, or_, select
@@ -153,6 +153,21 @@ def find_installation(session: Session, reference: str) -> SoftwareInstallation:
 def find(session: Session, node_id: int, url: str) -> SoftwareInstallation | None:
     """Return a release on a node."""
     return session.scalar(ON_NODE, {"node_id": node_id, "url": url})
+
+
+def find_many(
+    session: Session, wanted: Collection[tuple[int, str]]
+) -> dict[tuple[int, str], SoftwareInstallation]:
+    """Return releases on nodes by the nodes' ids and the URLs; what is not there is left out."""
+    if not wanted:
+        return {}
+    found = session.scalars(
+        select(SoftwareInstallation).where(
+            SoftwareInstallation.node_id.in_({node_id for node_id, _ in wanted}),
+            SoftwareInstallation.url.in_({url for _, url in wanted}),
+        )
+    )
+    return {(each.node_id, each.url): each for each in found}
 
 
 def find_wanted(session: Session, node: ComputeNode, url: str) -> SoftwareInstallation:

@@ -19,6 +19,7 @@ from slapos.master.provisioning.shapes import (
     NewTree,
     OneInstanceShown,
     TreeShown,
+    show_all,
     show_instance,
     show_tree,
 )
@@ -96,7 +97,7 @@ def show_instances(query: InstancesQuery) -> dict[str, Any]:
     )
     statement = trees.matching_instances(session, wanted)
     found = rest.page(session, statement, [SoftwareInstance.id], query)
-    return {"instances": [show_instance(session, each) for each in found], "next": found.next}
+    return {"instances": show_all(session, found.items), "next": found.next}
 
 
 @blueprint.get("/instances/<reference>")

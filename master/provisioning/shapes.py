@@ -1,5 +1,6 @@
 """What is asked and answered about services and instances."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from slapos.master.identity.caller import caller_of
 from slapos.master.identity.rights import Action, may
 from slapos.master.nodes.shapes import LEFT_OUT
 from slapos.master.provisioning.model import TITLE_LENGTH, InstanceTree, SoftwareInstance
-from slapos.master.provisioning.status import instance_status
+from slapos.master.provisioning.status import instance_statuses
 from slapos.master.text import URL_LENGTH
 from slapos.protocol.states import InstanceState
 from slapos.protocol.tree_status import InstanceStatus, Phase, TreeStatus
@@ -128,7 +129,20 @@ def show_tree(session: Session, tree: InstanceTree, status: TreeStatus) -> dict[
 
 def show_instance(session: Session, instance: SoftwareInstance) -> dict[str, Any]:
     """Return what the caller is told of an instance."""
-    status: InstanceStatus = instance_status(session, instance)
+    (shown,) = show_all(session, [instance])
+    return shown
+
+
+def show_all(session: Session, instances: Sequence[SoftwareInstance]) -> Sequence[dict[str, Any]]:
+    """Return what the caller is told of instances."""
+    statuses = instance_statuses(session, instances)
+    found = zip(instances, statuses, strict=True)
+    return [_show_instance(session, instance, status) for instance, status in found]
+
+
+def _show_instance(
+    session: Session, instance: SoftwareInstance, status: InstanceStatus
+) -> dict[str, Any]:
     sees = may(caller_of(session), Action.SEE_VALUES, instance.subject())
     return {
         **vars(status),

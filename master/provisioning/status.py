@@ -1,6 +1,6 @@
 """How instances are doing, worked out from what was requested and what the node said."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 
@@ -20,30 +20,45 @@ PROMISE = "Promise '"
 ACCESS_LENGTH = 80
 
 _Found = tuple[Phase, str, str, datetime | None]
+#: What nodes said of releases, by the nodes' ids and the URLs.
+_Builds = Mapping[tuple[int, str], SoftwareInstallation]
 
 
 def tree_status(session: Session, tree: InstanceTree) -> TreeStatus:
     """Return how a tree is doing."""
-    return _status_of(session, lookup.instances_of(session, tree))
+    instances = lookup.instances_of(session, tree)
+    return TreeStatus(title=tree.title, instances=tuple(instance_statuses(session, instances)))
 
 
 def tree_statuses(session: Session, tree_ids: Collection[int]) -> dict[int, TreeStatus]:
     """Return how trees are doing by their ids, the oldest first."""
     instances = lookup.instances_by_tree(session, tree_ids)
-    found = groupby(instances, lambda instance: instance.tree_id)
-    return {tree: _status_of(session, list(instances)) for tree, instances in found}
-
-
-def _status_of(session: Session, instances: Sequence[SoftwareInstance]) -> TreeStatus:
-    return TreeStatus(
-        title=instances[0].tree.title,
-        instances=tuple(instance_status(session, instance) for instance in instances),
-    )
+    found = zip(instances, instance_statuses(session, instances), strict=True)
+    by_tree = groupby(found, lambda pair: pair[0].tree)
+    return {
+        tree.id: TreeStatus(title=tree.title, instances=tuple(status for _, status in pairs))
+        for tree, pairs in by_tree
+    }
 
 
 def instance_status(session: Session, instance: SoftwareInstance) -> InstanceStatus:
     """Return how an instance is doing."""
-    phase, reason, message, since = _phase(session, instance)
+    (found,) = instance_statuses(session, [instance])
+    return found
+
+
+def instance_statuses(
+    session: Session, instances: Sequence[SoftwareInstance]
+) -> Iterator[InstanceStatus]:
+    """Give how instances are doing, each in its turn."""
+    places = [instance.host or instance for instance in instances]
+    wanted = {(each.node_id, each.software_url) for each in places if each.node_id is not None}
+    builds = catalog.find_many(session, wanted)
+    return (_status_of(instance, builds) for instance in instances)
+
+
+def _status_of(instance: SoftwareInstance, builds: _Builds) -> InstanceStatus:
+    phase, reason, message, since = _phase(instance, builds)
     place = instance.host or instance
     return InstanceStatus(
         guid=instance.reference,
@@ -64,7 +79,7 @@ def instance_status(session: Session, instance: SoftwareInstance) -> InstanceSta
     )
 
 
-def _phase(session: Session, instance: SoftwareInstance) -> _Found:
+def _phase(instance: SoftwareInstance, builds: _Builds) -> _Found:
     place = instance.host or instance
     if instance.place_name is None and instance.waiting_code:
         code, reason = instance.waiting_code, instance.waiting_reason
@@ -92,7 +107,7 @@ def _phase(session: Session, instance: SoftwareInstance) -> _Found:
             f"waiting for {_where(place)} to remove it",
             instance.changed_at,
         )
-    return _placed(session, instance, place)
+    return _placed(instance, place, builds)
 
 
 def kept_until(instance: SoftwareInstance) -> datetime | None:
@@ -108,7 +123,7 @@ def kept_until(instance: SoftwareInstance) -> datetime | None:
         return None
 
 
-def _placed(session: Session, instance: SoftwareInstance, place: SoftwareInstance) -> _Found:
+def _placed(instance: SoftwareInstance, place: SoftwareInstance, builds: _Builds) -> _Found:
     """Return how one does that has a place, itself or that of its host, and is to keep it."""
     failing = instance if instance.error else place
     error = failing.error
@@ -116,7 +131,7 @@ def _placed(session: Session, instance: SoftwareInstance, place: SoftwareInstanc
         return *_meaning(error), error, failing.reported_since or failing.reported_at
     if place.is_elsewhere:
         return _elsewhere(place)
-    unbuilt = _unbuilt(session, place)
+    unbuilt = _unbuilt(place, builds)
     # It goes on with a release that is not wanted any more, but not with one that is built anew.
     is_usable = unbuilt is None or unbuilt[1] == "not_supplied"
     if is_usable and place.is_settled and place.reported_state == place.requested_state:
@@ -151,11 +166,11 @@ def _meaning(error: str) -> tuple[Phase, str]:
     return Phase.FAILED, "instance_failed"
 
 
-def _unbuilt(session: Session, instance: SoftwareInstance) -> _Found | None:
+def _unbuilt(instance: SoftwareInstance, builds: _Builds) -> _Found | None:
     """Return why the release of a placed instance is not there yet, None when it is."""
     assert instance.node is not None
     url, node = instance.software_url, instance.node.reference
-    installation = catalog.find(session, instance.node.id, url)
+    installation = builds.get((instance.node.id, url))
     if installation is None or installation.requested_state != InstallationState.AVAILABLE:
         message = f"the release is not wanted on the node: run `slapos supply {url} {node}`"
         return Phase.BUILDING, "not_supplied", message, instance.changed_at
