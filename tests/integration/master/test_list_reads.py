@@ -40,7 +40,8 @@ READS = (
     *("organisations", "tokens", "tasks", "node-losses", "webhooks", "audit"),
     *("audit?object=COMP-1", "audit?caller=P-11"),
 )
-#: Statements by which it is not only said that there is something to read.
+#: What is lost or waits to be done is counted whole: of both there is little.
+LITTLE = {"node-losses", "tasks"}
 REFUSED = (403, 404)
 
 
@@ -111,10 +112,12 @@ def test_many_rows_take_no_more_statements(world: World, asked: Asked, reader: s
 def test_no_list_reads_everything(world: World, asked: Asked, reader: str) -> None:
     found = read_all(world, asked, READERS[reader])
     engine = world.parts.database.engine
-    read = {
-        read: bad for read, made in found.items() if (bad := list(reads_everything(engine, made)))
+    bad = {
+        read: list(reads_everything(engine, made))
+        for read, made in found.items()
+        if read not in LITTLE
     }
-    assert read == {}
+    assert {read: statements for read, statements in bad.items() if statements} == {}
 
 
 def test_reading_everything_is_found(app: Flask) -> None:
@@ -130,8 +133,9 @@ def reads_everything(engine: Engine, asked: Asked) -> Iterator[str]:
     """
     with engine.connect() as connection:
         if engine.dialect.name == "postgresql":
-            # It prefers to scan what is small: where it cannot but scan, it still does.
-            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            # It prefers to scan and sort what is small: where it cannot but do so, it still does.
+            for preferred in ("seqscan", "sort", "hashjoin", "hashagg"):
+                connection.exec_driver_sql(f"SET LOCAL enable_{preferred} = off")
         for statement, values in asked:
             if not statement.startswith("SELECT"):
                 continue
