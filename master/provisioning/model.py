@@ -23,6 +23,7 @@ WAITING_KEY_LENGTH = 80
 
 TICK = timedelta(microseconds=1)
 _WAITS = text("waiting_key <> ''")
+_NOT_STARTED = text("requested_state != 'started'")
 _ORPHANED = text("orphaned_at IS NOT NULL")
 _HAS_REFERENCE = text("reference IS NOT NULL")
 
@@ -89,6 +90,9 @@ class SoftwareInstance(Base):
         UniqueConstraint("tree_id", "title", "shared", "is_root"),
         Index(None, "node_id", "software_url"),
         Index(None, "waiting_key", "id", sqlite_where=_WAITS, postgresql_where=_WAITS),
+        Index(
+            None, "requested_state", "id", sqlite_where=_NOT_STARTED, postgresql_where=_NOT_STARTED
+        ),
         Index(None, "orphaned_at", sqlite_where=_ORPHANED, postgresql_where=_ORPHANED),
         {"sqlite_autoincrement": True},
     )

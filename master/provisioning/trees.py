@@ -8,6 +8,7 @@ from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import set_committed_value
 
+from slapos.master.database import constant
 from slapos.master.identity.caller import CallerKind, caller_of
 from slapos.master.identity.model import Person, Project, Tenant
 from slapos.master.identity.rights import Action, not_there, require, visible
@@ -120,9 +121,12 @@ def matching_instances(session: Session, wanted: InstanceFilter) -> Select[Softw
         node = select(ComputeNode.id).where(ComputeNode.reference == wanted.node)
         statement = statement.where(SoftwareInstance.node_id == node.scalar_subquery())
     if wanted.state is not None:
-        statement = statement.where(SoftwareInstance.requested_state == wanted.state)
+        state = SoftwareInstance.requested_state
+        statement = statement.where(state == constant(wanted.state.value))
+        if wanted.state is not InstanceState.STARTED:  # there is an index of these alone
+            statement = statement.where(state != constant(InstanceState.STARTED.value))
     if wanted.waits is not None:
-        waits = SoftwareInstance.waiting_key != ""
+        waits = SoftwareInstance.waiting_key != constant("")
         statement = statement.where(waits if wanted.waits else ~waits)
     return statement
 
