@@ -38,7 +38,8 @@ CREATE TEMP VIEW partitionVERSION AS
 class Master:
     """A master to ask: how it is started (before `proxy start …`), and how its answers begin.
 
-    `server` is what its answers carry in the header Server: thus nobody else is mistaken for it.
+    `server` is what its answers carry in the header Server, "" for none: thus nobody else is
+    mistaken for it.
     `tables` is SQL that gives its tables slapproxy's names. A `warm` one is started by a process
     that has its modules in memory (`warm_master.py`).
     """
@@ -67,7 +68,7 @@ def master_named(name: str) -> Master:
     """Return `ours`, the real `slapproxy`, or `nonsense`."""
     masters = {
         "ours": lambda: Master(
-            (sys.executable, str(HERE / "warm_master.py")), "uvicorn", TABLES, warm=True
+            (sys.executable, str(HERE / "warm_master.py")), "", TABLES, warm=True
         ),
         "slapproxy": lambda: Master((str(peer_environment() / "slapos"),), "Werkzeug"),
         "nonsense": lambda: Master((sys.executable, str(HERE / "nonsense_master.py")), "Teapot"),
