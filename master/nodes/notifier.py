@@ -57,8 +57,13 @@ class Notifier:
         with self._lock:
             self._ids.update(node_ids)
             if self._thread is None:
-                self._thread = Thread(target=self._tell_all, name="notifier")
-                self._thread.start()
+                thread = Thread(target=self._tell_all, name="notifier")
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no more threads: it is told with the next change
+                    log.warning("other masters cannot be told of changes yet: %s", error)
+                    return
+                self._thread = thread
 
     def end(self) -> None:
         """Wait until all is told."""
@@ -83,6 +88,9 @@ class Notifier:
                 connection.execute(NOTIFY, {"channel": CHANNEL, "ids": sorted(ids)})
         except (SQLAlchemyError, self._failure) as error:
             log.info("telling other masters: %s", error)
+            return False
+        except Exception:  # a thread that ended by it would leave all later changes untold
+            log.exception("telling other masters failed")
             return False
         return True
 

@@ -25,10 +25,21 @@ def report_state(
     """Take in that a node has brought an instance to a state; `since` is when, if it says so.
 
     A destroyed one is forgotten, and its partition is free, once none of the instances that it
-    requested are left; those are returned, and are now to be destroyed too.
+    requested are left; those are returned, and are now to be destroyed too. One that was ordered
+    again while its node destroyed it, stays, for the node to make it anew.
     """
     require(session, Action.REPORT, instance)
     _heard_from_node_of(session, clock, instance)
+    is_wanted_again = (
+        instance.requested_state != InstanceState.DESTROYED
+        and about is not None
+        and about < instance.changed_at
+    )
+    if state is InstanceState.DESTROYED and is_wanted_again:
+        instance.reported_state = None
+        instance.mark_changed(clock.now())
+        session.flush()
+        return ()
     waiting: Sequence[SoftwareInstance] = ()
     if state is InstanceState.DESTROYED:
         instance.requested_state = state

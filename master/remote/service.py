@@ -212,7 +212,11 @@ def _is_in_use(session: Session, node: ComputeNode) -> bool:
 
 def _set(remote: RemoteNode, seal: Seal, reach: Reach, wanted: RemoteChange) -> None:
     if "url" in wanted:
-        remote.url = _checked_url(wanted["url"], reach)
+        url = _checked_url(wanted["url"], reach)
+        if remote.url and _origin(url) != _origin(remote.url) and not wanted.get("credentials"):
+            # Else whoever may change it could have them sent to where he reads them.
+            raise _wrong("url", "another master is shown other credentials: give them with it")
+        remote.url = url
     if "project_there" in wanted:
         text = checked_text(
             "the project of the other master", wanted["project_there"], REFERENCE_LENGTH, empty=True
@@ -246,6 +250,11 @@ def _checked_url(url: str, reach: Reach) -> str:
     if parts.scheme == "http" and not reach.networks:
         raise _wrong("url", "only https is allowed")
     return url.rstrip("/") + "/"
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.lower()
 
 
 def _check_credentials(shown: Credentials) -> None:

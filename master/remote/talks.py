@@ -37,7 +37,7 @@ from slapos.master.secret_file import read_secret
 from slapos.master.settings import Settings
 from slapos.master.tasks.task import Apply, Turn, sense
 from slapos.master.text import kept_message
-from slapos.protocol.errors import NotReady
+from slapos.protocol.errors import NotReady, SlapOSError
 from slapos.protocol.states import InstanceState
 from slapos.system.clock import Clock
 
@@ -139,6 +139,9 @@ class Talk:
                     self.told.append((each, ask(client, self.peer, each.wanted)))
         except SILENT as error:
             self.error = kept_message(words_of(error))
+        except Exception as error:  # the talks beside it are to be taken in all the same
+            log.exception("speaking with %s failed", self.peer.url)
+            self.error = kept_message(f"it cannot be spoken with: {error!r}")
 
 
 def begin(turn: Turn, node_id: int) -> Talk | None:
@@ -157,12 +160,18 @@ def begin(turn: Turn, node_id: int) -> Talk | None:
     if not asks:
         _look_again(session, remote, now)
         return None
+    try:
+        peer = _peer(remote, turn.settings)
+    except SlapOSError as error:  # such as another secret file than the one they were sealed with
+        remote.fail(now, now + LONGEST_WAIT, kept_message(f"its credentials are lost: {error}"))
+        sense(session, ASK_OTHER_MASTERS, str(node_id), at=remote.next_at)
+        return None
     remote.asking_until = now + LEASE
     return Talk(
         node_id=node_id,
         lease=remote.asking_until,
         revision=remote.revision,
-        peer=_peer(remote, turn.settings),
+        peer=peer,
         asks=asks,
         settings=turn.settings,
     )
@@ -256,11 +265,13 @@ def _take_in_one(session: Session, clock: Clock, talk: Talk) -> int:
     if remote is None or remote.asking_until != talk.lease:
         return 0  # it took so long that somebody else has it
     remote.asking_until = None
-    if talk.renewed is not None and remote.revision == talk.revision:
+    # What was said to whom we were before a change says nothing of how it is after it.
+    is_current = remote.revision == talk.revision
+    if talk.renewed is not None and is_current:
         shown = talk.renewed.credentials
         remote.sealed_credentials = seal(talk.settings, shown.to_json())
         remote.credentials_until, remote.authority = shown.until, talk.renewed.authority
-    if talk.error:
+    if talk.error and is_current:
         wait = min(FIRST_WAIT * (1 << min(remote.failures, 20)), LONGEST_WAIT)
         remote.fail(now, now + wait, talk.error)
         log.warning("%s is not reached: %s", remote.node.reference, talk.error)
@@ -268,12 +279,15 @@ def _take_in_one(session: Session, clock: Clock, talk: Talk) -> int:
             silent = session.get(RemoteRequest, talk.asks[len(talk.told)].request_id)
             if silent is not None:
                 silent.next_at = now + wait
-    else:
+    elif is_current:
         remote.answer(now)
     for each, told in talk.told:
         request = session.get(RemoteRequest, each.request_id)
         if request is not None:
-            _take_in_answer(session, clock, request, each, told, talk.revision)
+            if each.changed_at is None and told.is_done and is_current:
+                session.delete(request)
+            else:
+                _take_in_answer(session, clock, request, each, told, talk.revision)
     session.flush()
     _look_again(session, remote, now)
     return len(talk.told)
@@ -286,10 +300,7 @@ def _take_in_answer(
     instance = None
     if request.instance_id is not None:
         instance = session.get(SoftwareInstance, request.instance_id)
-    if asked.changed_at is None:
-        if told.is_done:
-            session.delete(request)
-            return
+    if asked.changed_at is None and not told.is_done:
         log.warning("%s is not destroyed: %s", asked.wanted.title, told.error)
     is_new = request.asked_for != asked.changed_at or request.asked_by != revision
     request.asked_for, request.asked_by = asked.changed_at, revision

@@ -154,7 +154,7 @@ def destroyed_computer_partition() -> ResponseReturnValue:
         return answer.text(OK)
     require(session, Action.REPORT, instance)
     waiting = reports.report_state(
-        context().session, context().clock, instance, InstanceState.DESTROYED
+        session, context().clock, instance, InstanceState.DESTROYED, form.about()
     )
     if waiting:
         titles = ", ".join(sorted(each.title for each in waiting))

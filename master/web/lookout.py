@@ -20,6 +20,8 @@ from slapos.master.looks import Look, LookFailed, Row
 
 #: Seconds that one may wait for an answer, and until another connection is tried.
 PATIENCE, PAUSE = 2.0, 1.0
+#: Seconds that a connection may take to be there.
+CONNECTING = 10.0
 _PLACE = re.compile(r"%\((\w+)\)s")
 
 
@@ -81,16 +83,17 @@ class Lookout:
     async def _prepare(self) -> None:
         connection = None
         try:
-            connection = await psycopg.AsyncConnection.connect(**self._how, autocommit=True)
-            for look, name in self._looks.items():
-                text = look.text
-                for number, place in enumerate(self._places[look], 1):
-                    text = text.replace(f"%({place})s", f"${number}", 1)
-                await connection.execute(f"PREPARE {name} AS {text}".encode())
+            async with asyncio.timeout(CONNECTING):
+                connection = await psycopg.AsyncConnection.connect(**self._how, autocommit=True)
+                for look, name in self._looks.items():
+                    text = look.text
+                    for number, place in enumerate(self._places[look], 1):
+                        text = text.replace(f"%({place})s", f"${number}", 1)
+                    await connection.execute(f"PREPARE {name} AS {text}".encode())
             loop = asyncio.get_running_loop()
             loop.add_reader(connection.pgconn.socket, self._read, connection.pgconn)
             self._connection, connection = connection, None
-        except psycopg.Error:
+        except (psycopg.Error, TimeoutError):
             pass  # who asks by a thread meets it too, and has words for it
         finally:
             self._connecting = None

@@ -61,7 +61,12 @@ def destroy_partition(wanted: PartitionInformation, account: Account, doors: Doo
         doors.reports.occupant(reference, "", "", doors.now())
     forget(path)
     with suppress(NotFound):  # it knows already
-        doors.client.report_state(doors.settings.computer_id, reference, InstanceState.DESTROYED)
+        doors.client.report_state(
+            doors.settings.computer_id,
+            reference,
+            InstanceState.DESTROYED,
+            timestamp=wanted.timestamp,
+        )
 
 
 def end_and_empty(

@@ -66,6 +66,11 @@ class Provisioning(RuleBasedStateMachine):
             self.provider.order(title, owner=owner, state=state, shared=shared)
         except NotReady:
             assert state is InstanceState.DESTROYED
+        except Conflict:  # a title is of one tree, whatever its kind
+            assert any(
+                each.is_root and each.title == title and each.shared != shared
+                for each in self.instances()
+            )
 
     @precondition(lambda self: self.instances())
     @rule(data=st.data(), title=TITLES, state=STATES, shared=st.booleans())

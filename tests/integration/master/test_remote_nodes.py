@@ -289,11 +289,21 @@ def test_a_refusal_stays_as_an_error_and_is_not_repeated_all_the_time(
         assert request.next_at > clock.now()
 
 
+def test_credentials_are_never_shown_to_another_master_than_the_one_they_are_for(
+    world: World, other: OtherMaster, remote: str
+) -> None:
+    change = world.as_(MANAGER).patch
+    refused = change(f"{NODES}/{remote}", json={"url": "http://127.0.0.1:1/"})
+    assert refused.status_code == 400
+    assert "credentials" in refused.get_json()["fields"][0]["message"]
+    assert change(f"{NODES}/{remote}", json={"url": f"{other.url}below/"}).status_code == 200
+
+
 def test_an_unreachable_master_is_an_error_with_its_cause_and_is_asked_again_later(
     world: World, other: OtherMaster, remote: str, runner: Runner, clock: FakeClock
 ) -> None:
-    url = other.url
-    answer = world.as_(MANAGER).patch(f"{NODES}/{remote}", json={"url": "http://127.0.0.1:1/"})
+    elsewhere = {"url": "http://127.0.0.1:1/", "token": "its-own"}
+    answer = world.as_(MANAGER).patch(f"{NODES}/{remote}", json=elsewhere)
     assert answer.status_code == 200, answer.text
     title = order(world)
     settle(runner)
@@ -309,7 +319,8 @@ def test_an_unreachable_master_is_an_error_with_its_cause_and_is_asked_again_lat
     settle(runner)
     with world.session() as session:
         assert session.scalars(select(RemoteNode)).one().failures == 2
-    world.as_(MANAGER).patch(f"{NODES}/{remote}", json={"url": url})
+    back = {"url": other.url, "token": other.token}
+    assert world.as_(MANAGER).patch(f"{NODES}/{remote}", json=back).status_code == 200
     settle(runner)
     assert list(other.instances()) == [title]
     assert world.as_(MANAGER).get(f"{NODES}/{remote}").get_json()["error"] == ""

@@ -154,6 +154,21 @@ def test_a_tree_is_given_up(formatted: FlaskClient) -> None:
     assert post(formatted, "destroyedComputerPartition", **PLACE) == "OK"
 
 
+def test_what_is_ordered_again_while_its_node_destroys_it_stays(
+    formatted: FlaskClient, clock: FakeClock
+) -> None:
+    request_(formatted)
+    clock.advance(1)
+    request_(formatted, state="destroyed")
+    destroyed = str(partition_of(formatted).timestamp)
+    clock.advance(1)
+    request_(formatted, parameters={"colour": "blue"})
+    assert post(formatted, "destroyedComputerPartition", **PLACE, timestamp=destroyed) == "OK"
+    held = partition_of(formatted)
+    assert held.state is InstanceState.STARTED
+    assert float(str(held.timestamp)) > float(destroyed)
+
+
 def test_a_release_is_removed(client: FlaskClient) -> None:
     post(client, "supplySupply", url=URL, computer_id=NODE)
     post(client, "supplySupply", url=URL, computer_id=NODE, state="destroyed")
