@@ -195,11 +195,13 @@ def instances_on_node(session: Session, node_id: int) -> Sequence[SoftwareInstan
     ).all()
 
 
-def connections_with(session: Session, text: str) -> Sequence[Mapping[str, Any]]:
-    """Return what is published by the instances that publish some text, among other things."""
+def publishing(session: Session, text: str) -> Sequence[SoftwareInstance]:
+    """Return the instances that publish some text, among other things."""
     published = cast(SoftwareInstance.connection, Text)
     return session.scalars(
-        select(SoftwareInstance.connection).where(published.contains(text, autoescape=True))
+        select(SoftwareInstance)
+        .where(published.contains(text, autoescape=True))
+        .options(joinedload(SoftwareInstance.tree))
     ).all()
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from flask import Blueprint, abort, request, url_for
 from sqlalchemy import select
 
+from slapos.master.catalog import service as catalog
 from slapos.master.catalog.model import SoftwareInstallation
 from slapos.master.http import context
-from slapos.master.identity.rights import Action, may, require
+from slapos.master.identity.rights import Action, HasSubject, may, require
 from slapos.master.nodes import service as nodes
 from slapos.master.nodes.model import ComputeNode
 from slapos.master.provisioning import lookup
@@ -168,12 +169,7 @@ def _find_instances(tree: str) -> Iterable[Row]:
 
 
 def _find_installations(node: str | None) -> Iterable[Row]:
-    on_nodes = select(SoftwareInstallation).join(
-        ComputeNode, ComputeNode.id == SoftwareInstallation.node_id
-    )
-    statement = nodes.seen(context().session, on_nodes)
-    if node is not None:
-        statement = statement.where(ComputeNode.reference == node)
+    statement = catalog.matching(context().session, node=node)
     ordered = statement.order_by(ComputeNode.reference, SoftwareInstallation.id)
     for installation in context().session.scalars(ordered.limit(_limit())):
         yield {
@@ -194,16 +190,28 @@ def _traverse() -> Row:
     session = context().session
     if number.isdecimal():
         if module == NODE_MODULE and (node := session.get(ComputeNode, int(number))):
-            require(session, Action.SEE, node)
+            _require(Action.SEE, node, url)
             return _node_document(node)
         instance = session.get(SoftwareInstance, int(number))
         if instance is not None:
-            require(session, Action.SEE_VALUES, instance)
+            _require(Action.SEE_VALUES, instance, url)
         if module == TREE_MODULE and instance is not None and instance.is_root:
             return _tree_document(instance)
         if module == INSTANCE_MODULE and instance is not None:
             return _instance_document(instance)
-    raise NotFound(f"there is no document {url!r}")
+    raise _no_document(url)
+
+
+def _require(action: Action, thing: HasSubject, url: str) -> None:
+    """Raise unless the caller may; what it may not see is not named: numbers can be tried."""
+    try:
+        require(context().session, action, thing)
+    except NotFound:
+        raise _no_document(url) from None
+
+
+def _no_document(url: str) -> NotFound:
+    return NotFound(f"there is no document {url!r}")
 
 
 def _tree_document(instance: SoftwareInstance) -> Row:

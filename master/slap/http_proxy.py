@@ -15,6 +15,7 @@ from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from slapos.master.http import Elsewhere, context
+from slapos.master.identity.rights import Action, may
 from slapos.master.provisioning import lookup
 from slapos.protocol.errors import Forbidden, InvalidRequest
 
@@ -133,8 +134,10 @@ def place_of(url: str) -> Place | None:
 
 
 def _published_near(host: str) -> Iterator[Mapping[str, Any]]:
-    """Give what instances publish that names a host."""
-    yield from lookup.connections_with(context().session, host)
+    """Give what instances publish that names a host, as far as the caller may see it."""
+    for instance in lookup.publishing(context().session, host):
+        if may(context().caller, Action.SEE_VALUES, instance.subject()):
+            yield instance.connection
 
 
 def _fetch(url: str) -> Response:

@@ -240,6 +240,8 @@ def _list_shared_instances(asked: dict[str, Any]) -> Any:
                 "compute_partition_id": host.partition.reference,
             }
             for shared in lookup.shared_on(context().session, host)
+            # Others may have ordered them: who owns the host is not told with what.
+            if may(context().caller, Action.SEE_VALUES, shared.subject())
         ]
     }
 
@@ -331,6 +333,7 @@ def _list_software_installations(asked: dict[str, Any]) -> Any:
                 "state": installation.requested_state,
             }
             for installation in catalog.installations(context().session, node.id)
+            if may(context().caller, Action.SEE, installation.subject())
         ]
     }
 

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 from slapos.master.catalog import service as catalog
 from slapos.master.http import context, keep, reason_of, status_of
 from slapos.master.identity.rights import Action, require
+from slapos.master.identity.subject import Kind, Subject
 from slapos.master.nodes import service as nodes
 from slapos.master.provisioning import bulk_reports, lookup, reports
 from slapos.master.provisioning import service as provisioning
@@ -344,8 +345,11 @@ def get_computer_status() -> ResponseReturnValue:
 def get_software_installation_status() -> ResponseReturnValue:
     """Give what a node said last of a release."""
     node = nodes.find_node(context().session, form.field("computer_id"))
-    require(context().session, Action.SEE, node)
-    installation = catalog.find_wanted(context().session, node, form.field("url"))
+    url = form.field("url")
+    subject = Subject(Kind.INSTALLATION, url, node.project_id, node_id=node.id)
+    # Before it is looked for: so who may not see it does not learn whether it is there.
+    require(context().session, Action.SEE, subject)
+    installation = catalog.find_wanted(context().session, node, url)
     return answer.xml(
         dumps(
             answer.status(
