@@ -145,19 +145,21 @@ def _fetch(url: str) -> Response:
     # addresses that this master's own instances have named.
     urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     try:
-        answer = requests.request(
-            request.method,
-            url,
-            headers={
-                "Accept-Encoding": "identity",  # what comes is passed on as it is
-                **{name: request.headers[name] for name in SENT_ON if name in request.headers},
-            },
-            data=request.get_data(),
-            timeout=TIMEOUT,
-            verify=False,
-            allow_redirects=False,
-            stream=True,
-        )
+        with requests.Session() as session:
+            session.trust_env = False  # no proxy, and no password of this machine's ~/.netrc
+            answer = session.request(
+                request.method,
+                url,
+                headers={
+                    "Accept-Encoding": "identity",  # what comes is passed on as it is
+                    **{name: request.headers[name] for name in SENT_ON if name in request.headers},
+                },
+                data=request.get_data(),
+                timeout=TIMEOUT,
+                verify=False,
+                allow_redirects=False,
+                stream=True,
+            )
     except requests.exceptions.SSLError as error:
         return _failed(526, url, error)
     except requests.exceptions.Timeout as error:
